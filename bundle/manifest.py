@@ -1,0 +1,125 @@
+"""The schema of ``manifest.json``."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from ..core.preprocess import Preprocess
+from ..core.ranges import CalibrationMethod
+from ..core.values import ArtefactFormat, Precision, StepCheck, TensorSpec
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+MANIFEST_HASH: Final = "manifest.sha256"
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of the bundle."""
+
+    size_bytes: int
+    sha256: str
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the model comes from.
+
+    Attributes:
+        source: As given to export, e.g. "timm:resnet18".
+        weights_sha256: Hash of the weights file; None where the source brought its own weights.
+        parameters: How many numbers were learned; None for a graph that came as ONNX.
+        graph_sha256: Hash of the simplified float graph that was calibrated.
+    """
+
+    source: str
+    weights_sha256: str | None
+    parameters: int | None
+    graph_sha256: str
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file that a runtime takes.
+
+    Attributes:
+        path: Inside the bundle.
+        precision: Of its arithmetic; an int8 graph runs what is not quantized in the target's base
+            precision.
+        input: As the file declares it; NHWC for TFLite, NCHW for ONNX.
+        output: As the file declares it: the logits.
+        quantized: How many operators compute in int8.
+        left_float: Names of the operators that do not, in an int8 artefact.
+    """
+
+    path: str
+    format: ArtefactFormat
+    precision: Precision
+    input: TensorSpec
+    output: TensorSpec
+    quantized: int = 0
+    left_float: tuple[str, ...] = ()
+
+
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the calibration images looked like, to compare field data with.
+
+    Attributes:
+        images: How many.
+        pixel_histogram: For each channel the counts of codes 0..255 in 32 bins of 8.
+        confidence_histogram: The float model's top-1 probability, 20 bins of 0.05.
+        class_counts: How often the float model answered each class.
+    """
+
+    images: int
+    pixel_histogram: tuple[tuple[int, ...], ...]
+    confidence_histogram: tuple[int, ...]
+    class_counts: tuple[int, ...]
+
+
+class CalibrationInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which images and which method gave the ranges."""
+
+    method: CalibrationMethod
+    images: int
+    seed: int
+    data_sha256: str
+    table_sha256: str
+
+
+class GoldenSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An image with what it must become.
+
+    Attributes:
+        image: The image file, as it was.
+        pixels: The pixels after resize and crop, as a lossless PNG.
+        logits: By artefact path: the file of its float32 logits, shape (classes,), little-endian.
+    """
+
+    image: str
+    pixels: str
+    logits: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that a device needs to know, and where it comes from.
+
+    The primary artefact, the first, is the one of the bundle's precision in the format that the
+    target ships; others follow. Two exports from the same inputs with the same tools give the same
+    manifest, byte for byte: no date, no path of the machine.
+    """
+
+    target: str
+    precision: Precision
+    model: ModelInfo
+    preprocess: Preprocess
+    labels: tuple[str, ...] | None
+    num_classes: int
+    artefacts: tuple[Artefact, ...]
+    steps: tuple[StepCheck, ...]
+    golden: tuple[GoldenSample, ...]
+    golden_source: Literal["calibration", "synthetic"]
+    tools: dict[str, str]
+    files: dict[str, FileEntry]
+    calibration: CalibrationInfo | None = None
+    fingerprint: Fingerprint | None = None
+    schema_version: int = SCHEMA_VERSION

@@ -1,0 +1,1 @@
+"""Observers, ranges and Q/DQ placement."""

@@ -1,0 +1,88 @@
+"""Frozen values that stages hand to each other."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""Images after resize and crop: (N, H, W, C), codes 0..255, channels in the model's order."""
+
+Tensor = NDArray[np.float32]
+"""Normalised images: (N, C, H, W)."""
+
+Logits = NDArray[np.float32]
+"""A model's outputs before softmax: (N, classes)."""
+
+Precision = Literal["int8", "fp16", "fp32"]
+PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
+
+ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx"]
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Name, shape and dtype of a model's input or output.
+
+    Attributes:
+        name: The tensor's name in the graph.
+        shape: One size per axis; None where the batch is free.
+        dtype: A numpy dtype's name.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+class StepCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a step of the conversion moved the outputs.
+
+    Attributes:
+        step: The step's name: "torch-to-onnx", "simplify", "fold", "lower", ...
+        against: What its outputs were compared with.
+        max_difference: max|a-b| / max|a| over all samples.
+        limit: The largest difference that was allowed.
+    """
+
+    step: str
+    against: str
+    max_difference: float
+    limit: float
+
+
+class QuantScheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a target quantizes. Weights are always int8, symmetric, one scale per output channel.
+
+    Attributes:
+        activations: "symmetric" has zero point 0 and codes of equal weight on both sides;
+            "asymmetric" has a zero point of its own.
+        placement: "fused" puts Q/DQ where TensorRT fuses them (inputs of convolutions and matrix
+            products, the skip branch of a residual addition); "full" on every activation.
+    """
+
+    activations: Literal["symmetric", "asymmetric"]
+    placement: Literal["fused", "full"]
+
+
+def relative_difference(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:
+    """Return max|expected - found| / max|expected|, the project's measure of a difference.
+
+    Returns:
+        0.0 for equal arrays; infinity where either holds a NaN or an infinity, or where
+        ``expected`` is all zero and ``found`` is not.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if expected.shape != found.shape:
+        raise ValueError(f"expected shape {expected.shape}, found {found.shape}")
+    if not (np.isfinite(expected).all() and np.isfinite(found).all()):
+        return float("inf")
+    difference = float(np.abs(expected.astype(np.float64) - found).max(initial=0.0))
+    if difference == 0.0:
+        return 0.0
+    magnitude = float(np.abs(expected).max(initial=0.0))
+    return difference / magnitude if magnitude else float("inf")

@@ -1,0 +1,1 @@
+"""Images, labels and ground truth."""

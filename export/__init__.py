@@ -1,0 +1,1 @@
+"""From torch to ONNX, and from ONNX to what a runtime takes."""

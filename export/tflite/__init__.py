@@ -1,0 +1,1 @@
+"""The lowering: an ONNX graph becomes a TFLite file."""

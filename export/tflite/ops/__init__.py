@@ -1,0 +1,1 @@
+"""One lowering per operator."""
