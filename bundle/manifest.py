@@ -105,7 +105,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     The primary artefact, the first, is the one of the bundle's precision in the format that the
     target ships; others follow. Two exports from the same inputs with the same tools give the same
-    manifest, byte for byte: no date, no path of the machine.
+    manifest, byte for byte: no date, no path of the machine. ``labels`` and ``synsets`` (WordNet's
+    identifiers, by which image folders are often named) stand in the order of the outputs.
     """
 
     target: str
@@ -120,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     golden_source: Literal["calibration", "synthetic"]
     tools: dict[str, str]
     files: dict[str, FileEntry]
+    synsets: tuple[str, ...] | None = None
     calibration: CalibrationInfo | None = None
     fingerprint: Fingerprint | None = None
     schema_version: int = SCHEMA_VERSION

@@ -12,9 +12,13 @@ import msgspec
 from ..core.errors import BundleError
 from ..core.files import sha256_bytes
 from ..core.values import ArtefactFormat, Precision
+from ..targets import TARGETS
 from .manifest import MANIFEST, MANIFEST_HASH, SCHEMA_VERSION, Artefact, Manifest
 
 MAX_MANIFEST_BYTES: Final = 64 << 20
+
+# What zipfile raises on damage; RuntimeError for a password, NotImplementedError for a method.
+_ZIP_ERRORS: Final = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 
 
 class _Version(msgspec.Struct):
@@ -32,7 +36,10 @@ class Bundle:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._source = _Zip(path) if path.is_file() else _Folder(path)
+        try:
+            self._source = _Zip(path) if path.is_file() else _Folder(path)
+        except OSError as error:
+            raise BundleError(f"{path}: not a bundle: {error.strerror}") from error
         data = self._source.read(MANIFEST, MAX_MANIFEST_BYTES)
         expected = self._source.read(MANIFEST_HASH, 1024).decode("ascii", "replace").split()
         self.sha256 = sha256_bytes(data)
@@ -88,7 +95,7 @@ class Bundle:
         manifest = self.manifest
         for name in manifest.files:
             parts = PurePosixPath(name).parts
-            if not parts or name.startswith("/") or "\\" in name or ".." in parts:
+            if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
                 raise BundleError(f"{self.path}: {name!r} leaves the bundle")
         used = [artefact.path for artefact in manifest.artefacts]
         for sample in manifest.golden:
@@ -96,12 +103,18 @@ class Bundle:
         for name in used:
             if name not in manifest.files:
                 raise BundleError(f"{self.path}: {name!r} is used but not listed in {MANIFEST}")
+        if manifest.target not in TARGETS:
+            raise BundleError(
+                f"{self.path}: it is for target {manifest.target!r}, this edgecls knows "
+                f"{', '.join(TARGETS)}; upgrade edgecls"
+            )
         if not manifest.artefacts:
             raise BundleError(f"{self.path}: there is no artefact in it")
-        if manifest.labels is not None and len(manifest.labels) != manifest.num_classes:
-            raise BundleError(
-                f"{self.path}: {len(manifest.labels)} labels for {manifest.num_classes} classes"
-            )
+        for names in (manifest.labels, manifest.synsets):
+            if names is not None and len(names) != manifest.num_classes:
+                raise BundleError(
+                    f"{self.path}: {len(names)} labels for {manifest.num_classes} classes"
+                )
 
 
 def _decode(path: Path, data: bytes) -> Manifest:
@@ -113,7 +126,7 @@ def _decode(path: Path, data: bytes) -> Manifest:
                 + ("upgrade edgecls" if version > SCHEMA_VERSION else "export the bundle again")
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: {MANIFEST} is not valid: {error}") from error
 
 
@@ -131,16 +144,16 @@ class _Folder:
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         path = self._root / name
-        # A link could lead anywhere, a pipe could wait forever.
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise BundleError(f"{self._root}: {name!r} leaves the bundle")
-        if not path.is_file():
-            raise BundleError(f"{self._root}: {name} is missing; copy the bundle again")
         try:
+            # A link could lead anywhere, a pipe could wait forever.
+            if not path.resolve().is_relative_to(self._root.resolve()):
+                raise BundleError(f"{self._root}: {name!r} leaves the bundle")
+            if not path.is_file():
+                raise BundleError(f"{self._root}: {name} is missing; copy the bundle again")
             with path.open("rb") as file:
                 return file.read(limit_bytes + 1)
-        except OSError as error:
-            raise BundleError(f"{path}: {error.strerror}") from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+            raise BundleError(f"{path}: {error}") from error
 
     def names(self) -> set[str]:
         return {
@@ -154,13 +167,16 @@ class _Zip:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _ZIP_ERRORS as error:
             raise BundleError(f"{path}: not a bundle: neither a folder nor a zip file") from error
         self._path = path
-        entries = [info for info in self._zip.infolist() if not info.is_dir()]
-        manifests = [entry.filename for entry in entries if entry.filename.endswith(MANIFEST)]
-        roots = [name.removesuffix(MANIFEST) for name in manifests]
-        roots = [root for root in roots if root == "" or root.count("/") == 1]
+        entries = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
+        names = [entry.filename.rpartition("/") for entry in entries]
+        roots = [
+            folder + slash
+            for folder, slash, name in names
+            if name == MANIFEST and "/" not in folder
+        ]
         if len(roots) != 1:
             raise BundleError(f"{path}: not a bundle: it has {len(roots)} {MANIFEST}, expected one")
         self._entries = {
@@ -176,13 +192,7 @@ class _Zip:
         try:
             with self._zip.open(entry) as file:
                 return file.read(limit_bytes + 1)
-        except (
-            OSError,
-            zipfile.BadZipFile,
-            zlib.error,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        except _ZIP_ERRORS as error:
             raise BundleError(f"{self._path}: {name} cannot be read: {error}") from error
 
     def names(self) -> set[str]:

@@ -21,6 +21,10 @@ class CheckFailedError(EdgeclsError):
     exit_code = 1
 
 
+class TrainingError(CheckFailedError):
+    """Training that diverged."""
+
+
 class UsageError(EdgeclsError):
     """Options that contradict each other or ask for what a target cannot do."""
 
@@ -44,6 +48,10 @@ class MissingPackageError(MissingError):
 
 class BackendUnavailableError(MissingError):
     """A backend is installed but cannot run here (no driver, no device)."""
+
+
+class EngineError(BackendUnavailableError):
+    """A built TensorRT engine that the TensorRT or the GPU of this machine does not take."""
 
 
 class BadInputError(EdgeclsError):

@@ -47,11 +47,15 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``path`` when the block ends without an error.
 
     A kill at any moment leaves the old folder or none under ``path``; what it leaves beside it
     (``.NAME.PID.tmp``) is removed by the next call.
+
+    Args:
+        path: The folder to make or replace.
+        durable: Whether it must survive a power cut too; slow for thousands of files.
 
     Raises:
         OSError: The folder could not be made or moved; the old one is untouched.
@@ -64,7 +68,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_file():
+            if durable and file.is_file():
                 _sync(file)
         _swap(temporary, path)
     finally:

@@ -107,7 +107,7 @@ PRESETS: Final[dict[str, Preprocess]] = {
 }
 
 
-class _PreprocessFile(msgspec.Struct, forbid_unknown_fields=True):
+class _PreprocessFile(msgspec.Struct):
     preprocess: Preprocess
 
 

@@ -44,13 +44,14 @@ class StepCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         step: The step's name: "torch-to-onnx", "simplify", "fold", "lower", ...
         against: What its outputs were compared with.
         max_difference: max|a-b| / max|a| over all samples.
-        limit: The largest difference that was allowed.
+        limit: The largest difference that was allowed; None where the step may cost accuracy and
+            the drift gate judges it.
     """
 
     step: str
     against: str
     max_difference: float
-    limit: float
+    limit: float | None
 
 
 class QuantScheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ TARGET: Final = Target(
     scheme=QuantScheme(activations="asymmetric", placement="full"),
     tolerances={
         # Measured: int8 CNNs are bit-identical on x86-64 and arm64, a ViT within 8 steps of 256.
-        "int8": Tolerance(logits=0.04, source="8 of 256 steps, the most seen between two CPUs"),
+        "int8": Tolerance(logits=0.07, source="8 of 256 steps over a range with two signs"),
         "fp32": Tolerance(logits=1e-4, source="another order of float32 sums; 5e-6 was measured"),
     },
 )

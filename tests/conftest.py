@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from edgecls.workflows.demo import DemoResult
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +23,65 @@ def edgecls_data() -> Path:
     path = Path(value).resolve()
     assert path.is_dir(), f"EDGECLS_DATA={value} is no folder"
     return path
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    """LeNet-5 trained on real digits and exported for every target: the demonstration, once."""
+    from edgecls.core.progress import Quiet
+    from edgecls.workflows.demo import demo
+
+    out = tmp_path_factory.mktemp("digits")
+    return Digits(root=out, result=demo(out, Quiet()))
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The demonstration's folder and what it found."""
+
+    root: Path
+    result: DemoResult
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "lenet5.safetensors"
+
+    @property
+    def train(self) -> Path:
+        return self.root / "data" / "train"
+
+    @property
+    def judged(self) -> Path:
+        return self.root / "data" / "judged"
+
+    def bundle(self, target: str) -> Path:
+        return self.root / "bundles" / target
+
+
+Command = Callable[..., "Done"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def edgecls(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in this process."""
+    from edgecls.cli.main import main
+
+    def run(*arguments: object) -> Done:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        printed = capfd.readouterr()
+        code = stop.value.code
+        assert isinstance(code, int)
+        return Done(code=code, out=printed.out, err=printed.err)
+
+    return run

@@ -1,0 +1,150 @@
+"""The full placement, for a runtime whose every tensor is int8 (TFLite).
+
+Source of the fixed and shared parameters: https://ai.google.dev/edge/litert/models/quantization_spec
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from ..scheme import QuantParams
+from .qdq import Qdq, constant
+from .weights import weight_axis
+
+# Operators that take a following ReLU into themselves.
+FUSING: Final = frozenset({"Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div"})
+
+# The output has the input's parameters: these only move or choose values.
+SAME_PARAMS: Final = frozenset(
+    {
+        "AveragePool", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity",
+        "MaxPool", "Pad", "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+        "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+
+FIXED_OUTPUTS: Final = {
+    "Sigmoid": QuantParams(1 / 256, -128),
+    "Softmax": QuantParams(1 / 256, -128),
+    "Tanh": QuantParams(1 / 128, 0),
+}
+
+# Operators whose constant operand is a tensor like any other.
+_TENSOR_OPERANDS: Final = frozenset({"Add", "Sub", "Mul", "Div", "Concat", "Max", "Min"})
+
+
+def place_full(model: ir.Model, qdq: Qdq) -> None:
+    """Insert the pairs in place."""
+    nodes = list(model.graph)
+    values = [
+        value
+        for value in [*model.graph.inputs, *(output for node in nodes for output in node.outputs)]
+        if value.dtype == ir.DataType.FLOAT and not _taken_into_next(value)
+    ]
+    params = _all_params(nodes, values, qdq)
+    requantized = [
+        (node, index, params[node.outputs[0]])
+        for node in nodes
+        if node.op_type == "Concat"
+        for index, value in enumerate(node.inputs)
+        if value in params and params[value] != params[node.outputs[0]]
+    ]
+    for node in nodes:
+        _quantize_constants(node, qdq)
+    for value in values:
+        qdq.activation(value, params[value])
+    for node, index, wanted in requantized:
+        qdq.edge(node, index, wanted)
+
+
+def _all_params(
+    nodes: list[ir.Node], values: list[ir.Value], qdq: Qdq
+) -> dict[ir.Value | None, QuantParams]:
+    params: dict[ir.Value | None, QuantParams] = {}
+    for value in values:
+        producer = value.producer()
+        operator = producer.op_type if producer is not None else ""
+        source = producer.inputs[0] if producer is not None and producer.inputs else None
+        if operator in SAME_PARAMS and source in params:
+            params[value] = params[source]
+        elif operator in FIXED_OUTPUTS and qdq.scheme.activations == "asymmetric":
+            params[value] = FIXED_OUTPUTS[operator]
+        else:
+            params[value] = qdq.params(value)
+    # What only a concatenation reads is made at the concatenation's scale in the first place;
+    # the outer of two nested ones decides.
+    for node in reversed(nodes):
+        if node.op_type == "Concat" and node.outputs[0] in params:
+            for source in node.inputs:
+                if source in params and _can_take(source):
+                    params[source] = params[node.outputs[0]]
+    return params
+
+
+def _can_take(value: ir.Value | None) -> bool:
+    """Whether a value's parameters are free to be those of the concatenation that reads it."""
+    if value is None or len(value.uses()) != 1 or value.is_graph_output():
+        return False
+    producer = value.producer()
+    return producer is not None and producer.op_type not in SAME_PARAMS | set(FIXED_OUTPUTS)
+
+
+def _taken_into_next(value: ir.Value) -> bool:
+    """Whether the runtime computes this value and the next operator's in one."""
+    producer, uses = value.producer(), list(value.uses())
+    if producer is None or len(uses) != 1 or value.is_graph_output():
+        return False
+    reader = uses[0].node
+    if producer.op_type in FUSING and _is_fusable_activation(reader):
+        return True
+    # A linear layer on more than two axes: MatMul by weights, then Add of a bias.
+    return (
+        producer.op_type == "MatMul"
+        and weight_axis(producer) is not None
+        and reader.op_type == "Add"
+        and _bias_of(reader, value) is not None
+    )
+
+
+def _is_fusable_activation(node: ir.Node) -> bool:
+    if node.op_type == "Relu":
+        return True
+    if node.op_type != "Clip" or len(node.inputs) < 3:
+        return False
+    bounds = [constant(value) for value in node.inputs[1:3]]
+    found = tuple(None if bound is None else float(bound) for bound in bounds)
+    return found in {(0.0, 6.0), (-1.0, 1.0)}
+
+
+def _bias_of(add: ir.Node, product: ir.Value) -> ir.Value | None:
+    other = add.inputs[1] if add.inputs[0] is product else add.inputs[0]
+    values = constant(other)
+    return other if values is not None and values.ndim == 1 else None
+
+
+def _quantize_constants(node: ir.Node, qdq: Qdq) -> None:
+    axis = weight_axis(node)
+    if axis is not None:
+        source = node.inputs[0]
+        assert source is not None
+        qdq.weights(node, axis=axis, input_range=qdq.range(source))
+        return
+    if node.op_type not in _TENSOR_OPERANDS or _adds_bias(node):
+        return
+    for index, value in enumerate(node.inputs):
+        values = constant(value)
+        if values is not None and values.dtype == np.float32:
+            qdq.constant_input(node, index)
+
+
+def _adds_bias(node: ir.Node) -> bool:
+    if node.op_type != "Add":
+        return False
+    for value in node.inputs:
+        producer = value.producer() if value is not None else None
+        if value is not None and producer is not None and _taken_into_next(value):
+            return producer.op_type == "MatMul" and _bias_of(node, value) is not None
+    return False

@@ -1,0 +1,173 @@
+"""Inserts Q/DQ pairs into a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...core.errors import CalibrationError
+from ...core.ranges import Range
+from ...core.values import QuantScheme
+from ..scheme import QuantParams, activation_params, quantize_weights, weight_scales
+
+
+class Qdq:
+    """One graph's Q/DQ pairs: at most one on a value, shared by all that read it.
+
+    Attributes:
+        graph: Changed in place.
+        scheme: How scales are derived.
+    """
+
+    def __init__(self, graph: ir.Graph, ranges: Mapping[str, Range], scheme: QuantScheme) -> None:
+        self.graph = graph
+        self.scheme = scheme
+        self._ranges = ranges
+        self._constants: dict[str, ir.Value] = {}
+
+    def range(self, value: ir.Value) -> Range:
+        """Return the calibrated range of a value.
+
+        Raises:
+            CalibrationError: The table lacks it.
+        """
+        found = self._ranges.get(value.name or "")
+        if found is None:
+            raise CalibrationError(
+                f"the calibration table has no range for tensor {value.name!r}; calibrate again"
+            )
+        return found
+
+    def params(self, value: ir.Value) -> QuantParams:
+        """Return the parameters that the scheme derives from a value's range."""
+        return activation_params(self.range(value), self.scheme)
+
+    def activation(self, value: ir.Value, params: QuantParams) -> ir.Value:
+        """Put a pair on a value; all that read it, the graph's output too, read the pair's end."""
+        users = list(value.uses())
+        name = str(value.name)
+        is_output = value.is_graph_output()
+        if is_output:
+            value.name = f"{name}_float"
+        end = self._pair(value, params, name if is_output else f"{name}_dequantized")
+        for node, index in users:
+            node.replace_input_with(index, end)
+        if is_output:
+            outputs = self.graph.outputs
+            for position, output in enumerate(list(outputs)):
+                if output is value:
+                    outputs[position] = end
+        return end
+
+    def edge(self, node: ir.Node, index: int, params: QuantParams) -> None:
+        """Put a pair on one input of one node only."""
+        value = node.inputs[index]
+        assert value is not None
+        name = f"{value.name}_to_{node.name}_{index}"
+        node.replace_input_with(index, self._pair(value, params, name, before=node))
+
+    def weights(self, node: ir.Node, *, axis: int, input_range: Range | None) -> bool:
+        """Quantize a node's second input per output channel; False where it is no constant."""
+        value = node.inputs[1]
+        weights = constant(value)
+        if value is None or weights is None or weights.dtype != np.float32:
+            return False
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        scales = weight_scales(weights, axis=axis, bias=bias, input_range=input_range)
+        codes = quantize_weights(weights, scales, axis=axis)
+        name = f"{value.name}_{node.name}" if len(value.uses()) > 1 else str(value.name)
+        end = self._dequantize(name, codes, scales, np.zeros(scales.shape, np.int8), axis)
+        node.replace_input_with(1, end)
+        return True
+
+    def constant_input(self, node: ir.Node, index: int) -> None:
+        """Quantize a constant that is an operand beside an activation, per tensor."""
+        value = node.inputs[index]
+        values = constant(value)
+        assert value is not None
+        assert values is not None
+        interval = Range(float(values.min()), float(values.max()))
+        params = activation_params(interval, self.scheme)
+        codes = np.clip(np.rint(values / params.scale) + params.zero_point, -128, 127)
+        end = self._dequantize(
+            f"{value.name}_{node.name}",
+            codes.astype(np.int8),
+            np.asarray(params.scale, np.float32),
+            np.asarray(params.zero_point, np.int8),
+            None,
+        )
+        node.replace_input_with(index, end)
+
+    def _pair(
+        self, value: ir.Value, params: QuantParams, name: str, before: ir.Node | None = None
+    ) -> ir.Value:
+        scale = self._scalar(params.scale, np.float32)
+        zero_point = self._scalar(params.zero_point, np.int8)
+        codes = _value(f"{name}_quantized", ir.DataType.INT8, value.shape)
+        end = _value(name, ir.DataType.FLOAT, value.shape)
+        quantize = ir.node(
+            "QuantizeLinear", [value, scale, zero_point], outputs=[codes], name=f"{name}_quantize"
+        )
+        dequantize = ir.node(
+            "DequantizeLinear", [codes, scale, zero_point], outputs=[end], name=f"{name}_dequantize"
+        )
+        producer = value.producer()
+        if before is not None:
+            self.graph.insert_before(before, [quantize, dequantize])
+        elif producer is not None:
+            self.graph.insert_after(producer, [quantize, dequantize])
+        else:
+            self.graph.insert_before(next(iter(self.graph)), [quantize, dequantize])
+        return end
+
+    def _dequantize(
+        self,
+        name: str,
+        codes: NDArray[np.int8],
+        scales: NDArray[np.float32],
+        zero_points: NDArray[np.int8],
+        axis: int | None,
+    ) -> ir.Value:
+        end = _value(f"{name}_dequantized", ir.DataType.FLOAT, ir.Shape(codes.shape))
+        inputs = [
+            self._register(f"{name}_int8", codes),
+            self._register(f"{name}_scale", scales),
+            self._register(f"{name}_zero_point", zero_points),
+        ]
+        attributes = {} if axis is None else {"axis": axis}
+        node = ir.node(
+            "DequantizeLinear", inputs, attributes, outputs=[end], name=f"{name}_dequantize"
+        )
+        self.graph.insert_before(next(iter(self.graph)), node)
+        return end
+
+    def _scalar(self, number: float, dtype: type[np.generic]) -> ir.Value:
+        key = f"{np.dtype(dtype).name}_{number!r}"
+        if key not in self._constants:
+            self._constants[key] = self._register(key, np.asarray(number, dtype))
+        return self._constants[key]
+
+    def _register(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(
+            name=name,
+            const_value=tensor,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(array.shape),
+        )
+        self.graph.register_initializer(value)
+        return value
+
+
+def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """Return the array of a constant value; None for an activation."""
+    if value is None or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def _value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=shape)

@@ -1,0 +1,114 @@
+"""From ranges to scales and zero points, per scheme.
+
+Every scale is rounded up to a number that FP16 represents: a graph over FP16 then carries the
+very scales that the float32 one and the TFLite file have. It costs at most 0.1 % of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import CalibrationError
+from ..core.ranges import Range
+from ..core.values import QuantScheme
+
+SMALLEST_SCALE: Final = 2.0**-24  # FP16's smallest positive number
+
+# A bias is int32 at (input scale * weight scale); one bit is left for the sum of products.
+_BIAS_LIMIT: Final = 2.0**30
+# XNNPACK takes (input scale * weight scale / output scale) down to 2**-32.
+_SMALLEST_SHARE: Final = 2.0**-20
+
+
+@dataclass(frozen=True, slots=True)
+class QuantParams:
+    """real = (code - zero_point) * scale, codes -128..127."""
+
+    scale: float
+    zero_point: int
+
+
+def activation_params(interval: Range, scheme: QuantScheme) -> QuantParams:
+    """Return the parameters of a tensor whose values lie in ``interval``; 0 is always a code."""
+    if scheme.activations == "symmetric":
+        return QuantParams(float(half_scale(max(abs(interval.lo), abs(interval.hi)) / 127)), 0)
+    lo, hi = min(interval.lo, 0.0), max(interval.hi, 0.0)
+    scale = float(half_scale((hi - lo) / 255))
+    return QuantParams(scale, int(np.clip(round(-128 - lo / scale), -128, 127)))
+
+
+def half_scale(scale: float | NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the smallest FP16 number that is not below ``scale``, as float32.
+
+    Raises:
+        CalibrationError: It is beyond FP16's largest number.
+    """
+    wanted = np.maximum(np.asarray(scale, np.float64), SMALLEST_SCALE)
+    if not np.all(wanted <= float(np.finfo(np.float16).max)):
+        raise CalibrationError(
+            f"a range needs a scale of {float(wanted.max()):g}, beyond FP16's 65504; "
+            "the model's activations or weights are unusable"
+        )
+    half = wanted.astype(np.float16)
+    low = half.astype(np.float64) < wanted
+    with np.errstate(over="ignore"):  # of the largest number, whose next is not used
+        above = np.nextafter(half, np.float16(np.inf))
+    return np.where(low, above, half).astype(np.float32)
+
+
+def weight_scales(
+    weights: NDArray[np.float32],
+    *,
+    axis: int,
+    bias: NDArray[np.float32] | None = None,
+    input_range: Range | None = None,
+) -> NDArray[np.float32]:
+    """Return one scale per output channel, the same for every scheme.
+
+    A channel's largest magnitude maps to code 127. A dead or nearly dead channel gets a scale
+    large enough that its bias fits int32 at (input scale * weight scale).
+
+    Args:
+        weights: Any shape, float32, e.g. (O, I, kH, kW) for a convolution.
+        axis: The output channels' axis.
+        bias: Shape (O,), float32.
+        input_range: Of the activations that the weights meet; bounds the input scale.
+
+    Returns:
+        Shape (weights.shape[axis],), float32, positive.
+
+    Raises:
+        CalibrationError: ``weights`` holds a NaN or an infinity.
+    """
+    if not np.isfinite(weights).all():
+        raise CalibrationError("weights hold a NaN or an infinity; train or load the model again")
+    others = tuple(other for other in range(weights.ndim) if other != axis % weights.ndim)
+    largest = np.abs(weights).max(axis=others).astype(np.float64)
+    scales = np.maximum(largest / 127, largest.max(initial=0.0) / 127 * _SMALLEST_SHARE)
+    if bias is not None and input_range is not None:
+        # 255 steps of the asymmetric scheme: the smallest input scale that any scheme has.
+        input_scale = max(
+            (max(input_range.hi, 0.0) - min(input_range.lo, 0.0)) / 255, SMALLEST_SCALE
+        )
+        scales = np.maximum(scales, np.abs(bias.astype(np.float64)) / (input_scale * _BIAS_LIMIT))
+    return half_scale(scales)
+
+
+def quantize_weights(
+    weights: NDArray[np.float32], scales: NDArray[np.float32], *, axis: int
+) -> NDArray[np.int8]:
+    """Return the codes -127..127 of ``weights`` (-128 computes wrongly on Cortex-A72).
+
+    Args:
+        weights: Any shape, float32.
+        scales: Shape (weights.shape[axis],), float32.
+        axis: The output channels' axis.
+    """
+    shape = [1] * weights.ndim
+    shape[axis] = -1
+    codes = np.rint(weights.astype(np.float64) / scales.astype(np.float64).reshape(shape))
+    return np.clip(codes, -127, 127).astype(np.int8)

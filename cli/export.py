@@ -1,0 +1,125 @@
+"""``edgecls export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .config import config_option
+from .options import workstation
+
+if TYPE_CHECKING:
+    from ..workflows.export import ExportResult
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@config_option
+@click.argument("model")
+@click.option("--target", "targets", multiple=True, required=True, help="Repeat for several.")
+@click.option("--weights", type=_FILE, help="A checkpoint: .pth, .pt, .th or .safetensors.")
+@click.option(
+    "--calib", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of images for int8, flat or by class.",
+)  # fmt: skip
+@click.option("--calib-images", type=click.IntRange(1), default=100, show_default=True)
+@click.option(
+    "--calib-method", "method", type=click.Choice(["minmax", "entropy"]), default="minmax",
+    show_default=True, help="How ranges are chosen.",
+)  # fmt: skip
+@click.option("--labels", type=_FILE, help="Class names in the order of the model's outputs.")
+@click.option("--preprocess", metavar="NAME|FILE", help="A preset or a TOML file.")
+@click.option("--num-classes", type=click.IntRange(2), help="Outputs of the model's head.")
+@click.option(
+    "--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Default: int8.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the images.")
+@click.option("--allow-random-weights", is_flag=True, help="Export a model nobody trained.")
+@click.option(
+    "--keep-graphs", type=click.Path(file_okay=False, path_type=Path),
+    help="A folder for the ONNX graphs between the stages.",
+)  # fmt: skip
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def command(as_json: bool, model: str, **options: Any) -> None:
+    """Turn MODEL into one bundle per target, OUT/TARGET/.
+
+    MODEL is timm:NAME, torchvision:NAME, lenet5, cifar_resnet20 (32, 44, 56),
+    package.module:callable, FILE.pt2 or FILE.onnx.
+    """
+    import json
+
+    with workstation():
+        from ..workflows.export import ExportOptions, export
+    from .show import TerminalProgress
+
+    result = export(ExportOptions(source=model, **options), TerminalProgress(quiet=as_json))
+    if as_json:
+        click.echo(json.dumps(_to_json(result), indent=2))
+    else:
+        _print(result)
+
+
+def _to_json(result: ExportResult) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "bundles": [
+            {
+                "target": bundle.manifest.target,
+                "path": str(bundle.path),
+                "precision": bundle.manifest.precision,
+                "artefacts": [
+                    {
+                        "path": artefact.path,
+                        "format": artefact.format,
+                        "precision": artefact.precision,
+                        "size_bytes": bundle.manifest.files[artefact.path].size_bytes,
+                        "quantized": artefact.quantized,
+                        "left_float": list(artefact.left_float),
+                    }
+                    for artefact in bundle.manifest.artefacts
+                ],
+                "steps": [msgspec.to_builtins(step) for step in bundle.manifest.steps],
+            }
+            for bundle in result.bundles
+        ],
+        "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+    }
+
+
+def _print(result: ExportResult) -> None:
+    from rich.table import Table
+
+    from .show import console, human_bytes
+
+    out = console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("bundle")
+    table.add_column("artefact")
+    table.add_column("size", justify="right")
+    table.add_column("int8 layers", justify="right")
+    for bundle in result.bundles:
+        for index, artefact in enumerate(bundle.manifest.artefacts):
+            total = artefact.quantized + len(artefact.left_float)
+            table.add_row(
+                str(bundle.path) if index == 0 else "",
+                artefact.path,
+                human_bytes(bundle.manifest.files[artefact.path].size_bytes),
+                f"{artefact.quantized} of {total}" if artefact.precision == "int8" else "",
+            )
+    out.print(table)
+    steps = {step.step: step for bundle in result.bundles for step in bundle.manifest.steps}
+    checks = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("step", "max|a-b|/max|a|", "limit"):
+        checks.add_column(heading, justify="left" if heading == "step" else "right")
+    for step in steps.values():
+        limit = "" if step.limit is None else f"{step.limit:g}"
+        checks.add_row(f"{step.step} (against {step.against})", f"{step.max_difference:.2g}", limit)
+    out.print()
+    out.print(checks)
+    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
+    out.print(f"\n{times}")

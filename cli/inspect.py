@@ -1,0 +1,83 @@
+"""``edgecls inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The manifest as it is.")
+def command(bundle: Path, as_json: bool) -> None:
+    """Say what is in BUNDLE. Only its manifest is read; verify reads every file."""
+    import msgspec
+    from rich.table import Table
+
+    from ..bundle import Bundle
+    from .show import console, human_bytes
+
+    opened = Bundle(bundle)
+    manifest = opened.manifest
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+        return
+    out = console()
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    weights = manifest.model.weights_sha256
+    parameters = manifest.model.parameters
+    facts.add_row("target", f"{manifest.target}, {manifest.precision}")
+    facts.add_row("model", manifest.model.source)
+    if weights is not None:
+        facts.add_row("weights", f"sha256 {weights}")
+    if parameters is not None:
+        facts.add_row("parameters", f"{parameters:,}")
+    named = "named" if manifest.labels else "without names"
+    facts.add_row("classes", f"{manifest.num_classes}, {named}")
+    facts.add_row("preprocess", _preprocess_line(msgspec.structs.asdict(manifest.preprocess)))
+    if manifest.calibration is not None:
+        calibration = manifest.calibration
+        facts.add_row(
+            "calibration",
+            f"{calibration.images} images, {calibration.method}, seed {calibration.seed}",
+        )
+    facts.add_row("golden", f"{len(manifest.golden)} samples, {manifest.golden_source}")
+    facts.add_row("tools", ", ".join(f"{name} {at}" for name, at in manifest.tools.items()))
+    facts.add_row("manifest", f"sha256 {opened.sha256}")
+    out.print(facts)
+    files = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("artefact", "precision", "size", "input", "output", "int8 layers"):
+        files.add_column(heading, justify="right" if heading == "size" else "left")
+    for artefact in manifest.artefacts:
+        total = artefact.quantized + len(artefact.left_float)
+        files.add_row(
+            artefact.path,
+            artefact.precision,
+            human_bytes(manifest.files[artefact.path].size_bytes),
+            f"{_shape(artefact.input.shape)} {artefact.input.dtype}",
+            f"{_shape(artefact.output.shape)} {artefact.output.dtype}",
+            f"{artefact.quantized} of {total}" if artefact.precision == "int8" else "",
+        )
+    out.print()
+    out.print(files)
+    steps = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("step", "compared with", "max|a-b|/max|a|", "limit"):
+        steps.add_column(heading, justify="right" if heading in {"limit"} else "left")
+    for step in manifest.steps:
+        limit = "the drift gate's" if step.limit is None else f"{step.limit:g}"
+        steps.add_row(step.step, step.against, f"{step.max_difference:.2g}", limit)
+    out.print()
+    out.print(steps)
+    total_bytes = sum(entry.size_bytes for entry in manifest.files.values())
+    out.print(f"\n{len(manifest.files)} files, {human_bytes(total_bytes)} in all")
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "x".join("N" if size is None else str(size) for size in shape)
+
+
+def _preprocess_line(values: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -1,0 +1,108 @@
+"""The group of commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from typing import Any, Final
+
+import click
+
+from ..core.errors import EdgeclsError
+from ..core.version import VERSION
+
+# Each is cli/NAME.py with a function `command`; a command's modules are imported when it runs.
+COMMANDS: Final = {
+    "targets": "What can be built for, and what each can run.",
+    "export": "Turn a trained classifier into one bundle per target.",
+    "predict": "Classify images with a bundle.",
+    "drift": "Say what a conversion cost, and judge it.",
+    "inspect": "Say what is in a bundle.",
+    "verify": "Check a bundle: hashes, schema, golden samples.",
+    "doctor": "Say what this machine can export and run, and what is missing.",
+    "demo": "Train LeNet-5 on digits, export it, and show all that follows.",
+}
+
+
+class Commands(click.Group):
+    """Imports a command only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of a first use."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="edgecls")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def edgecls(debug: bool) -> None:
+    """Trained PyTorch classifiers on Jetson, Raspberry Pi and desktop GPU, proved."""
+    del debug
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if args is None else args
+    debug = "--debug" in arguments
+    try:
+        code: Any = edgecls.main(arguments, prog_name="edgecls", standalone_mode=False)
+        sys.stdout.flush()
+    except EdgeclsError as error:
+        code = _fail(error, error.exit_code, debug)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output is gone; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        code = _fail(error, _os_error_code(error), debug, _os_error_text(error))
+    except MemoryError as error:
+        code = _fail(error, 3, debug, "not enough memory on this machine")
+    except Exception as error:
+        text = f"a bug in edgecls: {type(error).__name__}: {error}; --debug shows where"
+        code = _fail(error, 70, debug, text)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:
+    if debug:
+        traceback.print_exception(error)
+    click.echo(f"error: {text or error}", err=True)
+    return code
+
+
+def _os_error_code(error: OSError) -> int:
+    missing_here = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE}
+    return 3 if error.errno in missing_here else 4
+
+
+def _os_error_text(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    hint = "; free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    return f"{name}{error.strerror or error}{hint}"

@@ -1,0 +1,65 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+
+import click
+
+from ..core.errors import MissingPackageError
+from ..targets.target import BackendName
+
+if TYPE_CHECKING:
+    from ..runtimes import Predictor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def backend_options(function: F) -> F:
+    """Add ``--backend``, ``--allow-fallback`` and ``--threads``."""
+    for option in (
+        click.option("--threads", type=click.IntRange(1), help="CPU threads of the backend."),
+        click.option(
+            "--allow-fallback",
+            is_flag=True,
+            help="Simulate on this machine where the target's own backends cannot run.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(get_args(BackendName)),
+            help="Run this one, or fail. Default: the target's first that can run here.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@contextlib.contextmanager
+def workstation() -> Iterator[None]:
+    """Turn a missing package of the workstation's half into what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in {"", "edgecls"}:
+            raise
+        raise MissingPackageError(package, "export") from error
+
+
+def open_predictor(
+    bundle: str, backend: str | None, allow_fallback: bool, threads: int | None
+) -> Predictor:
+    """Load a bundle, and say so on stderr where another backend than the target's runs."""
+    from ..runtimes import load
+
+    predictor = load(
+        bundle,
+        backend=cast("BackendName | None", backend),
+        allow_fallback=allow_fallback,
+        threads=threads,
+    )
+    if predictor.fell_back:
+        click.echo(f"note: simulated with {predictor.backend}: {predictor.fell_back}", err=True)
+    return predictor

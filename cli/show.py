@@ -1,0 +1,61 @@
+"""Progress bars and tables on the terminal; quiet where there is none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+def console() -> Console:
+    """Return a console on stdout; what reads a pipe gets whole lines."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+class TerminalProgress:
+    """Shows progress on stderr: bars on a terminal, notices always, unless quiet."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+
+    def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+        """Yield ``items`` under a bar."""
+        if self._quiet or not self._console.is_terminal:
+            yield from items
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield from progress.track(items, total=total, description=description)
+
+    def step(self, description: str) -> None:
+        """Say what begins now."""
+        if not self._quiet and self._console.is_terminal:
+            self._console.print(f"[dim]{description}[/dim]")
+
+    def note(self, message: str) -> None:
+        """Say something that the user should know."""
+        click.echo(f"note: {message}", err=True)
+
+
+def human_bytes(size: int) -> str:
+    """Return a size with a unit, e.g. "5.4 MB"."""
+    if size < 1000:
+        return f"{size} B"
+    return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
+
+
+def human_ms(speed_ms: dict[str, float]) -> str:
+    """Return the stages' times in a line, e.g. "decode 3.1 ms, inference 2.0 ms"."""
+    return ", ".join(f"{stage} {value:.1f} ms" for stage, value in speed_ms.items())

@@ -1,0 +1,76 @@
+"""``edgecls verify``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from .options import backend_options
+
+if TYPE_CHECKING:
+    from ..targets.target import BackendName
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option("--files-only", is_flag=True, help="Check the hashes and the schema; run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@backend_options
+def command(
+    bundle: str,
+    files_only: bool,
+    as_json: bool,
+    backend: str | None,
+    allow_fallback: bool,
+    threads: int | None,
+) -> int:
+    """Check BUNDLE: every file's hash, the schema, and the golden samples on this machine.
+
+    Exit code 0: all as exported; 1: this machine computes something else, and which step does;
+    4: the bundle is damaged.
+    """
+    from pathlib import Path
+
+    import msgspec
+    from rich.table import Table
+
+    from ..bundle import Bundle
+    from ..runtimes.verify import verify
+    from .show import console
+
+    opened = Bundle(Path(bundle))
+    if files_only:
+        opened.verify()
+        files = len(opened.manifest.files)
+        click.echo(f'{{"files": {files}}}' if as_json else f"{files} files as exported")
+        return 0
+    found = verify(
+        opened,
+        backend=cast("BackendName | None", backend),
+        allow_fallback=allow_fallback,
+        threads=threads,
+    )
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return 0 if found.passed else 1
+    out = console()
+    if found.fell_back:
+        click.echo(f"note: simulated with {found.backend}: {found.fell_back}", err=True)
+    out.print(f"{len(opened.manifest.files)} files as exported")
+    out.print(f"{found.artefact} ({found.precision}) on {found.backend}\n")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("sample", "pixels", "logits", "limit", "result"):
+        table.add_column(heading)
+    for sample in found.samples:
+        codes = sample.pixel_codes
+        table.add_row(
+            sample.sample,
+            "unreadable" if codes is None else "equal" if codes == 0 else f"off by {codes}",
+            f"{sample.logits:.2g}",
+            f"{sample.limit:g}",
+            sample.state + (f" ({sample.step}): {sample.message}" if sample.message else ""),
+        )
+    out.print(table)
+    out.print("\n[bold green]passed[/]" if found.passed else "\n[bold red]failed[/]")
+    return 0 if found.passed else 1

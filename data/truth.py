@@ -1,0 +1,222 @@
+"""The right class of each image: from a file, or from the names of the folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import DataError
+from .images import ImageFile
+from .labels import Labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Class indices by image name.
+
+    Attributes:
+        classes: One entry for each image.
+        how: A sentence that says where they come from, for the user to read.
+    """
+
+    classes: dict[str, int]
+    how: str
+
+    def of(self, images: Iterable[ImageFile]) -> NDArray[np.int64]:
+        """Return the class index of each image, shape (N,)."""
+        return np.asarray([self.classes[image.name] for image in images], np.int64)
+
+
+class _Entry(msgspec.Struct):
+    file: str
+    class_index: int
+
+
+def read_truth(file: Path) -> dict[str, int]:
+    """Read class indices by image name: a JSON list or a CSV table of ``file``, ``class_index``.
+
+    Raises:
+        DataError: Not readable, not of that form, an index that is negative, or a file with two.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: not a readable truth file: {error}") from error
+    entries = _from_json(file, text) if file.suffix.lower() == ".json" else _from_csv(file, text)
+    classes: dict[str, int] = {}
+    for entry in entries:
+        name = PurePosixPath(entry.file).as_posix()
+        if entry.class_index < 0:
+            raise DataError(f"{file}: class index {entry.class_index} of {entry.file!r} < 0")
+        if classes.setdefault(name, entry.class_index) != entry.class_index:
+            raise DataError(f"{file}: {entry.file!r} has two classes")
+    if not classes:
+        raise DataError(f"{file}: no entries in it")
+    return classes
+
+
+def match_truth(
+    images: Sequence[ImageFile],
+    *,
+    num_classes: int,
+    labels: Labels | None = None,
+    truth: Path | None = None,
+) -> Truth | None:
+    """Find the class of each image.
+
+    Without a truth file, the folders are matched as a whole: all by synset, or all by class name,
+    or all by the index in ``N_name``; failing these in sorted order, where there are exactly as
+    many folders as outputs. A mixture is refused.
+
+    Args:
+        images: All of the data set, before any choice: the order of the folders may count.
+        num_classes: The model's outputs.
+        labels: The model's class names, where known.
+        truth: A file for ``read_truth``.
+
+    Returns:
+        None where no truth is claimed: no file, and no image stands in a folder.
+
+    Raises:
+        DataError: The truth is incomplete or cannot be matched, or an index has no output.
+    """
+    if labels is not None:
+        labels.check(num_classes)
+    if truth is not None:
+        return _from_file(images, truth, num_classes)
+    folders = sorted({image.folder for image in images})
+    if folders == [""]:
+        return None
+    if "" in folders:
+        loose = next(image.name for image in images if not image.folder)
+        raise DataError(
+            f"some images stand in class folders, some do not ({loose!r}); give --truth FILE"
+        )
+    indices, how = _match_folders(folders, labels, num_classes)
+    for folder, index in indices.items():
+        _check_index(f"folder {folder!r}", index, num_classes)
+    return Truth(classes={image.name: indices[image.folder] for image in images}, how=how)
+
+
+def _from_file(images: Sequence[ImageFile], file: Path, num_classes: int) -> Truth:
+    classes = read_truth(file)
+    missing = [image.name for image in images if image.name not in classes]
+    if missing:
+        raise DataError(
+            f"{file}: {len(missing)} of {len(images)} images have no entry, first {missing[0]!r}; "
+            f"its names look like {next(iter(classes))!r}: they must start below the image folder"
+        )
+    for image in images:
+        _check_index(f"{file}: {image.name!r}", classes[image.name], num_classes)
+    return Truth(
+        classes={image.name: classes[image.name] for image in images},
+        how=f"ground truth from {file.name}",
+    )
+
+
+def _match_folders(
+    folders: Sequence[str], labels: Labels | None, num_classes: int
+) -> tuple[dict[str, int], str]:
+    found = None
+    if labels is not None and labels.synsets is not None:
+        synsets = {synset: index for index, synset in enumerate(labels.synsets)}
+        found = _matched(folders, synsets.get)
+        if found:
+            return found, "ground truth from the folders' names, which are the labels' synsets"
+    if labels is not None:
+        found = _matched(folders, lambda folder: _by_name(folder, labels))
+        if found:
+            return found, "ground truth from the folders' names, which are the labels' class names"
+    found = _matched(folders, _by_prefix)
+    if found:
+        return found, "ground truth from the index at the start of the folders' names (N_name)"
+    if len(folders) == num_classes:
+        return _in_order(folders)
+    raise DataError(
+        f"{len(folders)} folders (such as {folders[0]!r}) match neither the labels' synsets, nor "
+        f"their class names, nor N_name, and the model has {num_classes} outputs; "
+        "give --truth FILE, or --labels FILE with these names"
+    )
+
+
+def _in_order(folders: Sequence[str]) -> tuple[dict[str, int], str]:
+    how = (
+        f"ground truth ASSUMED: no folder's name says its class, so the {len(folders)} folders, "
+        "sorted by name, were taken for the model's outputs in order"
+    )
+    if all(folder.isdecimal() for folder in folders) and sorted(folders, key=int) != folders:
+        how += " (as text: '10' comes before '2')"
+    return {folder: index for index, folder in enumerate(folders)}, how
+
+
+def _matched(
+    folders: Sequence[str], index_of: Callable[[str], int | None]
+) -> dict[str, int] | None:
+    found: dict[str, int] = {}
+    for folder in folders:
+        index = index_of(folder)
+        if index is None:
+            return None
+        found[folder] = index
+    return found
+
+
+def _by_name(folder: str, labels: Labels) -> int | None:
+    wanted = _plain(folder)
+    matches = [index for index, name in enumerate(labels.names) if _plain(name) == wanted]
+    if len(matches) > 1:
+        raise DataError(
+            f"folder {folder!r}: classes {matches} all have this name; give --truth FILE"
+        )
+    return matches[0] if matches else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _by_prefix(folder: str) -> int | None:
+    found = re.match(r"([0-9]{1,9})_.", folder)
+    return int(found[1]) if found else None
+
+
+def _check_index(what: str, index: int, num_classes: int) -> None:
+    if not 0 <= index < num_classes:
+        raise DataError(f"{what}: class index {index}, the model has outputs 0..{num_classes - 1}")
+
+
+def _from_json(file: Path, text: str) -> list[_Entry]:
+    try:
+        return msgspec.json.decode(text, type=list[_Entry])
+    except msgspec.DecodeError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _from_csv(file: Path, text: str) -> list[_Entry]:
+    try:
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns = rows.fieldnames or []
+        if not {"file", "class_index"} <= set(columns):
+            raise DataError(
+                f"{file}: expected the columns file and class_index, found {', '.join(columns)}"
+            )
+        entries = []
+        for row in rows:
+            name, index = row["file"], row["class_index"]
+            if not name or not re.fullmatch(r"\s*[0-9]{1,9}\s*", index or ""):
+                raise DataError(
+                    f"{file}, line {rows.line_num}: expected a file and a class index, "
+                    f"found {name!r} and {index!r}"
+                )
+            entries.append(_Entry(file=name, class_index=int(index)))
+    except csv.Error as error:
+        raise DataError(f"{file}: not a readable CSV file: {error}") from error
+    return entries

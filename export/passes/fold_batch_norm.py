@@ -1,0 +1,123 @@
+"""Folds BatchNormalization into the layer before it; what has none becomes Mul and Add."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+def fold_batch_norm(model: ir.Model) -> int:
+    """Replace every BatchNormalization, in place.
+
+    After a Conv or a Gemm (transB=1, alpha=beta=1) that nothing else reads, its factor goes into
+    the weights and the bias; elsewhere it becomes x * factor + offset.
+
+    Returns:
+        How many there were.
+    """
+    nodes = [node for node in model.graph if node.op_type == "BatchNormalization"]
+    for node in nodes:
+        _, gain, offset, mean, variance = (_constant(value) for value in node.inputs)
+        assert gain is not None
+        assert offset is not None
+        assert mean is not None
+        assert variance is not None
+        factor = gain / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        shift = offset - mean * factor
+        source = node.inputs[0]
+        assert source is not None
+        producer = source.producer()
+        foldable = producer is not None and len(source.uses()) == 1 and _foldable(producer)
+        if producer is not None and foldable and not source.is_graph_output():
+            _fold(model.graph, producer, factor, shift)
+            ir.convenience.replace_all_uses_with(
+                node.outputs[0], source, replace_graph_outputs=True
+            )
+        else:
+            _expand(model.graph, node, source, factor, shift)
+        model.graph.remove(node, safe=True)
+    return len(nodes)
+
+
+def _constant(value: ir.Value | None) -> NDArray[np.float64] | None:
+    if value is None or value.const_value is None:
+        return None
+    return value.const_value.numpy().astype(np.float64)
+
+
+def _foldable(node: ir.Node) -> bool:
+    if node.op_type not in {"Conv", "Gemm"} or _constant(node.inputs[1]) is None:
+        return False
+    if len(node.inputs) > 2 and node.inputs[2] is not None and _constant(node.inputs[2]) is None:
+        return False
+    if node.op_type == "Conv":
+        return True
+    attributes = node.attributes
+    return (
+        attributes.get_int("transB", 0) == 1
+        and attributes.get_int("transA", 0) == 0
+        and attributes.get_float("alpha", 1.0) == 1.0
+        and attributes.get_float("beta", 1.0) == 1.0
+    )
+
+
+def _fold(
+    graph: ir.Graph, node: ir.Node, factor: NDArray[np.float64], shift: NDArray[np.float64]
+) -> None:
+    weights = _constant(node.inputs[1])
+    assert weights is not None
+    bias = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    folded = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
+    name = f"{node.inputs[1].name}_folded" if node.inputs[1] is not None else "folded"
+    offset = shift if bias is None else bias * factor + shift
+    new_bias = _initializer(graph, f"{name}_bias", offset)
+    node.replace_input_with(1, _initializer(graph, name, folded))
+    if len(node.inputs) > 2:
+        node.replace_input_with(2, new_bias)
+    else:
+        node.resize_inputs(3)
+        node.replace_input_with(2, new_bias)
+
+
+def _expand(
+    graph: ir.Graph,
+    node: ir.Node,
+    source: ir.Value,
+    factor: NDArray[np.float64],
+    shift: NDArray[np.float64],
+) -> None:
+    output = node.outputs[0]
+    rank = 4 if source.shape is None else len(source.shape)
+    shape = (-1, *[1] * (rank - 2))
+    name = output.name or node.name or "batch_norm"
+    scaled = ir.Value(name=f"{name}_scaled", type=source.type, shape=source.shape)
+    final = ir.Value(name=f"{name}_shifted", type=output.type, shape=output.shape)
+    gain = _initializer(graph, f"{name}_factor", factor.reshape(shape))
+    offset = _initializer(graph, f"{name}_shift", shift.reshape(shape))
+    graph.insert_before(
+        node,
+        [
+            ir.node("Mul", [source, gain], outputs=[scaled], name=f"{name}_mul"),
+            ir.node("Add", [scaled, offset], outputs=[final], name=f"{name}_add"),
+        ],
+    )
+    ir.convenience.replace_all_uses_with(output, final, replace_graph_outputs=True)
+
+
+def _initializer(graph: ir.Graph, name: str, values: NDArray[np.float64]) -> ir.Value:
+    taken = graph.initializers
+    unique = name
+    count = 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    tensor = ir.tensor(values.astype(np.float32), name=unique)
+    value = ir.Value(
+        name=unique,
+        const_value=tensor,
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape(values.shape),
+    )
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,98 @@
+"""Casts a float32 graph to FP16 between a float32 input and a float32 output.
+
+A strongly typed TensorRT build runs what isn't quantized in the graph's own type: FP16 is chosen
+here, in the graph. Scales of Q/DQ are cast too, exactly: calibration chooses only scales that FP16
+represents.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...core.errors import GraphError
+
+FLOAT16_MAX: Final = 65504.0
+
+
+def to_float16(model: ir.Model) -> None:
+    """Cast in place: initializers, constants and values; Cast nodes at the borders.
+
+    Raises:
+        GraphError: A weight is beyond FP16's range, or a scale is none of its numbers.
+    """
+    graph = model.graph
+    scales = {
+        node.inputs[1].name
+        for node in graph
+        if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and node.inputs[1] is not None
+    }
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
+            cast = _half(value.name or "", tensor.numpy(), exact=value.name in scales)
+            value.const_value = ir.tensor(cast, name=value.name)
+            value.dtype = ir.DataType.FLOAT16
+    for node in graph:
+        if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.FLOAT:
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16.value)
+        for attribute in list(node.attributes.values()):
+            if attribute.type == ir.AttributeType.TENSOR:
+                tensor = attribute.as_tensor()
+                if tensor.dtype == ir.DataType.FLOAT:
+                    cast = _half(node.name or "", tensor.numpy(), exact=False)
+                    node.attributes[attribute.name] = ir.AttrTensor(attribute.name, ir.tensor(cast))
+        for value in node.outputs:
+            if value.dtype == ir.DataType.FLOAT:
+                value.dtype = ir.DataType.FLOAT16
+    _cast_borders(graph)
+
+
+def _half(name: str, values: NDArray[np.float32], *, exact: bool) -> NDArray[np.float16]:
+    largest = float(np.abs(values).max(initial=0.0))
+    # Bounds that mean "none" (a Clip's or a padding's lowest) become FP16's own.
+    if largest >= float(np.finfo(np.float32).max):
+        clipped: NDArray[np.float16] = np.clip(values, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
+        return clipped
+    if largest > FLOAT16_MAX:
+        raise GraphError(
+            f"{name!r} holds {largest:g}, beyond FP16's 65504; choose --precision fp32"
+        )
+    cast = values.astype(np.float16)
+    if exact and not np.array_equal(cast.astype(np.float32), values):
+        raise GraphError(f"scale {name!r} is not representable in FP16; calibrate the float model")
+    return cast
+
+
+def _cast_borders(graph: ir.Graph) -> None:
+    for source in graph.inputs:
+        if source.dtype != ir.DataType.FLOAT:
+            continue
+        half = _value(f"{source.name}_half", source, ir.DataType.FLOAT16)
+        consumers = list(source.uses())
+        cast = ir.node(
+            "Cast", [source], {"to": ir.DataType.FLOAT16}, outputs=[half], name=half.name
+        )
+        for node, index in consumers:
+            node.replace_input_with(index, half)
+        first = next(iter(graph))
+        graph.insert_before(first, cast)
+    for position, output in enumerate(graph.outputs):
+        if output.dtype != ir.DataType.FLOAT16:
+            continue
+        name = output.name
+        output.name = f"{name}_half"
+        final = _value(str(name), output, ir.DataType.FLOAT)
+        graph.append(
+            ir.node(
+                "Cast", [output], {"to": ir.DataType.FLOAT}, outputs=[final], name=f"{name}_cast"
+            )
+        )
+        graph.outputs[position] = final
+
+
+def _value(name: str, like: ir.Value, dtype: ir.DataType) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=like.shape)

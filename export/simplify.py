@@ -1,0 +1,56 @@
+"""onnxsim, and what it needs of a graph that came from elsewhere."""
+
+from __future__ import annotations
+
+import onnx
+import onnxsim
+from onnx import version_converter
+
+from ..core.errors import GraphError
+from .torch_onnx import OPSET
+
+OLDEST_OPSET = 9
+
+
+def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph at the project's opset.
+
+    Raises:
+        GraphError: It uses operators of another domain, or cannot be converted.
+    """
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    if used:
+        operators = sorted(
+            {f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain in used}
+        )
+        raise GraphError(
+            f"operators outside ONNX's own set: {', '.join(operators[:3])}; export the model "
+            "without a runtime's optimisations"
+        )
+    version = versions.get("", versions.get("ai.onnx", 0))
+    if version == OPSET:
+        return model
+    if version < OLDEST_OPSET:
+        raise GraphError(f"opset {version} is too old; export the model at opset {OPSET}")
+    try:
+        return version_converter.convert_version(model, OPSET)
+    except (RuntimeError, ValueError) as error:
+        raise GraphError(
+            f"opset {version} cannot be converted to {OPSET}: {error}; export it at opset {OPSET}"
+        ) from error
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with constants folded and no-ops removed.
+
+    Raises:
+        GraphError: onnxsim cannot read or check it.
+    """
+    try:
+        simplified, _ = onnxsim.simplify(model)
+        onnx.checker.check_model(simplified, full_check=True)
+    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+        raise GraphError(f"the graph cannot be simplified: {error}") from error
+    del simplified.metadata_props[:]
+    return onnx.shape_inference.infer_shapes(simplified, strict_mode=True)

@@ -1,0 +1,96 @@
+"""From an ONNX graph to the bytes of a TFLite file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ...core.errors import GraphError
+from ...core.values import TensorSpec
+from .layout import plain, preferred
+from .lowering import Lowering
+from .nodes import shape_of, unsupported
+from .ops import LOWERINGS
+from .prepare import prepare
+from .writer import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TfliteModel:
+    """A TFLite file and what it holds.
+
+    Attributes:
+        data: The file's bytes.
+        input: As the file declares it: (1, H, W, C), float32 or int8.
+        output: As the file declares it: (1, classes), float32 or int8.
+        quantized: How many computations run in int8.
+        left_float: The nodes that a quantized graph still computes in float32.
+        transposes: How many TRANSPOSE operators were inserted.
+    """
+
+    data: bytes
+    input: TensorSpec
+    output: TensorSpec
+    quantized: int
+    left_float: tuple[str, ...]
+    transposes: int
+
+
+def lower(
+    model: onnx.ModelProto, *, description: str = "An image classifier, made by edgecls."
+) -> TfliteModel:
+    """Lower an ONNX graph to TFLite, float or, where it has Q/DQ, int8 with its scales kept.
+
+    Args:
+        model: One input (N, C, H, W) and one output; opset 11 or later. A fixed or free batch
+            becomes 1.
+        description: Stored in the file.
+
+    Raises:
+        GraphError: The graph is invalid, or its weights cannot be kept exactly.
+        UnsupportedOperatorError: An operator, or a form of it, has no lowering.
+    """
+    graph = prepare(model).graph
+    image, logits = graph.inputs[0], graph.outputs[0]
+    ctx = Lowering()
+    if image.dtype != ir.DataType.FLOAT:
+        raise GraphError(
+            f"expected input {image.name!r} to be float32, found {image.dtype}; export the model "
+            "in float32"
+        )
+    # A graph whose input is quantized at once takes codes.
+    source = ctx.new(image, preferred(len(shape_of(image))), ctx.wanted(image))
+    for node in graph:
+        if node in ctx.done:
+            continue
+        if node.domain not in ("", "ai.onnx") or node.op_type not in LOWERINGS:
+            raise unsupported(
+                node,
+                "it has no TFLite lowering",
+                f"replace it in the model by operators that have one ({', '.join(LOWERINGS)})",
+            )
+        LOWERINGS[node.op_type](ctx, node)
+    result = ctx.convert(ctx.form(logits), plain(len(shape_of(logits))), ctx.form(logits).quant)
+    ctx.writer.rename(result.tensor, str(logits.name))
+    in_spec = _spec(ctx.writer.tensors[source])
+    out_spec = _spec(ctx.writer.tensors[result.tensor])
+    has_quantization = any(node.op_type == "QuantizeLinear" for node in graph)
+    return TfliteModel(
+        data=ctx.writer.finish(
+            inputs={in_spec.name: source},
+            outputs={out_spec.name: result.tensor},
+            description=description,
+        ),
+        input=in_spec,
+        output=out_spec,
+        quantized=ctx.quantized,
+        left_float=tuple(ctx.left_float) if has_quantization else (),
+        transposes=ctx.writer.transposes,
+    )
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    return TensorSpec(name=tensor.name, shape=tensor.shape, dtype=np.dtype(tensor.dtype).name)

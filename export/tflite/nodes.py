@@ -1,0 +1,47 @@
+"""Reading an ONNX node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...core.errors import UnsupportedOperatorError
+
+
+def node_name(node: ir.Node) -> str:
+    """Return the node's name, or what it makes where it has none."""
+    return node.name or str(node.outputs[0].name)
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """Return an attribute's value, or ``default`` where the node does not set it."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """Return the array of an initializer, or None for anything else."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def shape_of(value: ir.Value | None) -> tuple[int, ...]:
+    """Return a value's static shape, which ``prepare`` made sure of."""
+    assert value is not None
+    assert value.shape is not None
+    return tuple(int(size) for size in value.shape.numpy())
+
+
+def optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """Return an input, or None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def unsupported(node: ir.Node, found: str, fix: str) -> UnsupportedOperatorError:
+    """Return the error for a form of an operator that has no lowering."""
+    return UnsupportedOperatorError(
+        operator=node.op_type, node=node_name(node), found=found, fix=fix
+    )

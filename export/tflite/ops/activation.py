@@ -1,0 +1,188 @@
+"""Activations: operators on one value, element by element."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.schema_py_generated import ActivationFunctionType as Activation
+from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
+
+from ..layout import plain
+from ..lowering import Lowering
+from ..nodes import attribute, shape_of, unsupported
+from ..quantization import LOGISTIC, TANH, Quant
+from ..steps import apply, finish, fixed, unquantized
+
+_CODES: Final = {
+    int(Activation.RELU): Op.RELU,
+    int(Activation.RELU6): Op.RELU6,
+    int(Activation.RELU_N1_TO_1): Op.RELU_N1_TO_1,
+}
+
+
+# What a relu6 covers.
+_RELU6: Final = Quant(float(np.float32(6 / 255)), -128)
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """A TFLite operator of one input that keeps the shape.
+
+    Attributes:
+        code: The operator.
+        int8: It has an int8 kernel.
+        fixed: The only parameters that the kernel gives, if there are such.
+    """
+
+    code: int
+    int8: bool = False
+    fixed: Quant | None = None
+
+
+def unary(ctx: Lowering, node: ir.Node, kind: Unary) -> None:
+    """Lower an operator that works element by element."""
+    emit(ctx, node, kind)
+
+
+def emit(ctx: Lowering, node: ir.Node, kind: Unary, options: Any = None) -> None:
+    """Write the operator with its options, in the layout that its input has."""
+    source, output = node.inputs[0], node.outputs[0]
+    quant = None
+    if kind.int8:
+        quant = ctx.int8(node, [source], output)
+    else:
+        ctx.count(node, int8=False)
+    form = ctx.padded(ctx.form(source))
+    data = ctx.convert(form, form.layout, form.quant if quant else None)
+    made = (kind.fixed or quant) if quant else None
+    ctx.writer.operator(kind.code, [data.tensor], [ctx.new(output, form.layout, made)], options)
+
+
+def relu(ctx: Lowering, node: ir.Node) -> None:
+    """Lower a Relu that no operator took over."""
+    emit(ctx, node, Unary(Op.RELU, int8=True))
+
+
+def clip(ctx: Lowering, node: ir.Node) -> None:
+    """Lower a Clip that no operator took over."""
+    activation = ctx.activation_of(node)
+    bounds = ctx.clip_bounds(node)
+    if bounds is None:
+        raise unsupported(node, "its bounds are computed at run time", "make them constant")
+    if activation is not None:
+        code = _CODES[activation]
+        emit(ctx, node, Unary(code, int8=code != Op.RELU_N1_TO_1))
+        return
+    ctx.count(node, int8=False)
+    form = unquantized(ctx, node.inputs[0])
+    for code, bound in ((Op.MAXIMUM, bounds[0]), (Op.MINIMUM, bounds[1])):
+        if bound is not None:
+            limit = fixed(ctx, bound, form)
+            form = apply(ctx, code, [form, limit], form, schema.MaximumMinimumOptionsT())
+    ctx.set(node.outputs[0], form)
+
+
+def sigmoid(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Sigmoid."""
+    emit(ctx, node, Unary(Op.LOGISTIC, int8=True, fixed=LOGISTIC))
+
+
+def tanh(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Tanh."""
+    emit(ctx, node, Unary(Op.TANH, int8=True, fixed=TANH))
+
+
+def softmax(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Softmax, which TFLite has over the tensor's last axis."""
+    source, output = node.inputs[0], node.outputs[0]
+    rank = len(shape_of(source))
+    axis = attribute(node, "axis", -1) % rank
+    quant = ctx.int8(node, [source], output)
+    form = ctx.padded(ctx.form(source))
+    layout = form.layout
+    if layout.flattened:
+        layout = plain(rank)
+    if layout.axis(axis) != rank - 1:
+        layout = layout.last(axis)
+    data = ctx.convert(form, layout, form.quant if quant else None).tensor
+    options = schema.SoftmaxOptionsT()
+    options.beta = 1.0
+    out = ctx.new(output, layout, LOGISTIC if quant else None)
+    ctx.writer.operator(Op.SOFTMAX, [data], [out], options)
+
+
+def leaky_relu(ctx: Lowering, node: ir.Node) -> None:
+    """Lower LeakyRelu."""
+    options = schema.LeakyReluOptionsT()
+    options.alpha = attribute(node, "alpha", 0.01)
+    emit(ctx, node, Unary(Op.LEAKY_RELU, int8=True), options)
+
+
+def elu(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Elu."""
+    alpha = attribute(node, "alpha", 1.0)
+    if alpha != 1.0:
+        raise unsupported(node, f"its alpha is {alpha}", "use alpha 1")
+    emit(ctx, node, Unary(Op.ELU, int8=True))
+
+
+def gelu(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Gelu, exact or with its tanh approximation."""
+    options = schema.GeluOptionsT()
+    mode = attribute(node, "approximate", "none")
+    options.approximate = mode == "tanh"
+    emit(ctx, node, Unary(Op.GELU, int8=True), options)
+
+
+def prelu(ctx: Lowering, node: ir.Node) -> None:
+    """Lower PRelu with constant slopes."""
+    slopes = ctx.constant(node.inputs[1])
+    if slopes is None:
+        raise unsupported(node, "its slopes are computed at run time", "make them constant")
+    ctx.count(node, int8=False)
+    form = unquantized(ctx, node.inputs[0])
+    finish(ctx, node.outputs[0], apply(ctx, Op.PRELU, [form, fixed(ctx, slopes, form)], form))
+
+
+def hard_sigmoid(ctx: Lowering, node: ir.Node) -> None:
+    """Lower HardSigmoid: relu6(6 * (alpha * x + beta)) / 6."""
+    alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    source, output = node.inputs[0], node.outputs[0]
+    plain_slope = abs(6 * alpha - 1) < 1e-6
+    quant = ctx.wanted(output) if plain_slope and ctx.form(source).quant else None
+    ctx.count(node, int8=quant is not None)
+    form = ctx.padded(ctx.form(source))
+    form = ctx.convert(form, form.layout, form.quant if quant else None)
+    if not plain_slope:
+        slope = fixed(ctx, 6 * alpha, form)
+        form = apply(ctx, Op.MUL, [form, slope], form, schema.MulOptionsT())
+    options = schema.AddOptionsT()
+    options.fusedActivationFunction = Activation.RELU6
+    middle = ctx.temporary(
+        f"{output.name}_relu6", form.shape, form.layout, _RELU6 if quant else None
+    )
+    addend = number(ctx, 6 * beta, int8=quant is not None)
+    ctx.writer.operator(Op.ADD, [form.tensor, addend], [middle.tensor], options)
+    sixth = number(ctx, 1 / 6, int8=quant is not None)
+    out = ctx.new(output, form.layout, quant)
+    ctx.writer.operator(Op.MUL, [middle.tensor, sixth], [out], schema.MulOptionsT())
+
+
+def reciprocal(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Reciprocal."""
+    ctx.count(node, int8=False)
+    form = unquantized(ctx, node.inputs[0])
+    one = fixed(ctx, 1.0, form)
+    finish(ctx, node.outputs[0], apply(ctx, Op.DIV, [one, form], form, schema.DivOptionsT()))
+
+
+def number(ctx: Lowering, value: float, *, int8: bool) -> int:
+    """Write one positive number; in int8 it is its own scale."""
+    if int8:
+        scale = float(np.float32(value))
+        return ctx.writer.constant("number", np.asarray([1], np.int8), Quant(scale, 0))
+    return ctx.writer.constant("number", np.asarray([value], np.float32))

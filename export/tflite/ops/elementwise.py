@@ -1,0 +1,140 @@
+"""Operators on two values, element by element, with broadcasting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
+from numpy.typing import NDArray
+
+from ..layout import Layout, plain
+from ..lowering import Lowering
+from ..nodes import constant, shape_of, unsupported
+from ..quantization import Quant, parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A TFLite operator of two inputs.
+
+    Attributes:
+        code: The operator.
+        options: Makes its options.
+        fuses: It takes an activation.
+        int8: It has an int8 kernel in which both inputs and the output have their own scales.
+    """
+
+    code: int
+    options: Callable[[], Any]
+    fuses: bool
+    int8: bool
+
+
+ADD: Final = Binary(Op.ADD, schema.AddOptionsT, fuses=True, int8=True)
+SUB: Final = Binary(Op.SUB, schema.SubOptionsT, fuses=True, int8=True)
+MUL: Final = Binary(Op.MUL, schema.MulOptionsT, fuses=True, int8=True)
+DIV: Final = Binary(Op.DIV, schema.DivOptionsT, fuses=True, int8=False)
+POW: Final = Binary(Op.POW, schema.PowOptionsT, fuses=False, int8=False)
+MAXIMUM: Final = Binary(Op.MAXIMUM, schema.MaximumMinimumOptionsT, fuses=False, int8=False)
+MINIMUM: Final = Binary(Op.MINIMUM, schema.MaximumMinimumOptionsT, fuses=False, int8=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """A constant operand in int8."""
+
+    values: NDArray[np.int8]
+    quant: Quant
+
+
+def binary(ctx: Lowering, node: ir.Node, kind: Binary) -> None:
+    """Lower an operator of two inputs and the activation after it."""
+    if len(node.inputs) != 2:
+        raise unsupported(node, f"it has {len(node.inputs)} inputs", "use two at a time")
+    activation, output = ctx.fuse_activation(node) if kind.fuses else (0, node.outputs[0])
+    quant = ctx.wanted(output) if kind.int8 and _in_int8(ctx, node) else None
+    ctx.count(node, int8=quant is not None)
+    layout = common_layout(ctx, node)
+    inputs = [operand(ctx, value, layout, int8=quant is not None) for value in node.inputs]
+    options = kind.options()
+    if kind.fuses:
+        options.fusedActivationFunction = activation
+    ctx.writer.operator(kind.code, inputs, [ctx.new(output, layout, quant)], options)
+
+
+def common_layout(ctx: Lowering, node: ir.Node) -> Layout:
+    """Return the layout of the largest operand that has the output's rank."""
+    rank = len(shape_of(node.outputs[0]))
+    forms = [
+        ctx.padded(ctx.form(value))
+        for value in node.inputs
+        if ctx.constant(value) is None and len(shape_of(value)) == rank
+    ]
+    if not forms:
+        return plain(rank)
+    largest = max(forms, key=lambda form: math.prod(form.shape))
+    if largest.layout.flattened and len({form.layout for form in forms}) > 1:
+        return plain(rank)
+    return largest.layout
+
+
+def operand(ctx: Lowering, value: ir.Value | None, layout: Layout, *, int8: bool) -> int:
+    """Return an operand's tensor such that it broadcasts in a layout of the output's rank."""
+    assert value is not None
+    array = ctx.constant(value)
+    if array is not None:
+        codes = constant_codes(value, array) if int8 else None
+        # A single number stays one: kernels have a faster path for it.
+        name = value.name or "constant"
+        if codes is not None:
+            return ctx.writer.constant(name, layout.arrange(codes.values), codes.quant)
+        return ctx.writer.constant(name, layout.arrange(array.astype(np.float32)))
+    form = ctx.padded(ctx.form(value))
+    rank = len(layout.perm)
+    if len(form.shape) < rank:
+        form = ctx.reshape(form, (1,) * (rank - len(form.shape)) + form.shape)
+    return ctx.convert(form, layout, form.quant if int8 else None).tensor
+
+
+def constant_codes(value: ir.Value, array: NDArray[Any]) -> Codes | None:
+    """Return a constant as int8 where that loses nothing: it was quantized, or is one number."""
+    producer = value.producer()
+    if producer is not None:
+        return _quantized(producer)
+    if array.size != 1 or not np.isfinite(array).all():
+        return None
+    number = float(array.flat[0])
+    # The number is its own scale, so that its code is 1, -1, or 0 for zero.
+    scale = float(np.float32(abs(number))) or 1.0
+    return Codes(np.full(array.shape, np.sign(number), np.int8), Quant(scale, 0))
+
+
+def _quantized(node: ir.Node) -> Codes | None:
+    codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    if codes is None or scale is None or scale.size != 1:
+        return None
+    if codes.dtype not in (np.int8, np.uint8):
+        return None
+    offset = 128 if codes.dtype == np.uint8 else 0
+    return Codes((codes.astype(np.int16) - offset).astype(np.int8), parameters(node))
+
+
+def _in_int8(ctx: Lowering, node: ir.Node) -> bool:
+    """Say whether every operand is int8, at least one of them computed."""
+    computed = False
+    for value in node.inputs:
+        array = ctx.constant(value)
+        if array is not None and value is not None:
+            if constant_codes(value, array) is None:
+                return False
+        elif ctx.form(value).quant is None:
+            return False
+        else:
+            computed = True
+    return computed

@@ -1,0 +1,118 @@
+"""Matrix products: fully connected layers, and products of two activations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
+from numpy.typing import NDArray
+
+from ..layout import Layout, plain, same_memory
+from ..lowering import Form, Lowering
+from ..nodes import attribute, optional_input, shape_of, unsupported
+from ..weights import Weights, choose
+
+
+def gemm(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Gemm with constant weights to FULLY_CONNECTED."""
+    bias = optional_input(node, 2)
+    if attribute(node, "transA", 0):
+        raise unsupported(node, "its input is transposed", "transpose it before the layer")
+    if ctx.constant(node.inputs[1]) is None or (bias is not None and ctx.constant(bias) is None):
+        raise unsupported(
+            node, "its weights are computed at run time", "use MatMul and Add for activations"
+        )
+    transposed = bool(attribute(node, "transB", 0))
+    addend = ctx.constant(bias)
+    channels = shape_of(node.outputs[0])[-1]
+    if addend is not None and addend.size not in (1, channels):
+        raise unsupported(node, f"its bias has shape {addend.shape}", "use one value per class")
+    if addend is not None:
+        addend = addend * np.float32(attribute(node, "beta", 1.0))
+    activation, output = ctx.fuse_activation(node)
+    weights = choose(ctx, node, output, axis=0 if transposed else 1, bias=addend)
+    alpha = np.float32(attribute(node, "alpha", 1.0))
+    if alpha != 1:
+        if weights.scales is not None:
+            raise unsupported(node, f"alpha is {alpha} in int8", "fold it into the weights")
+        weights = replace(weights, values=weights.values * alpha)
+    values = weights.values if transposed else weights.values.T
+    _fully_connected(ctx, node, weights, values, output, activation)
+
+
+def matmul(ctx: Lowering, node: ir.Node) -> None:
+    """Lower MatMul: FULLY_CONNECTED where the weights are constant, else BATCH_MATMUL."""
+    right = ctx.constant(node.inputs[1])
+    if right is not None and right.ndim == 2 and len(shape_of(node.inputs[0])) > 1:
+        bias, last = _following_bias(ctx, node)
+        activation, output = ctx.fuse_activation(last)
+        weights = choose(ctx, node, output, axis=1, bias=bias)
+        _fully_connected(ctx, node, weights, weights.values.T, output, activation)
+        return
+    output = node.outputs[0]
+    shapes = [shape_of(value) for value in node.inputs]
+    if min(map(len, shapes)) < 2:
+        raise unsupported(node, f"its operands have shapes {shapes}", "use matrices")
+    quant = ctx.int8(node, node.inputs, output)
+    operands = [_matrix(ctx, ctx.form(value), int8=quant is not None) for value in node.inputs]
+    options = schema.BatchMatMulOptionsT()
+    options.adjX, options.adjY = operands[0][1], operands[1][1]
+    inputs = [tensor for tensor, _ in operands]
+    out = ctx.new(output, plain(len(shape_of(output))), quant)
+    ctx.writer.operator(Op.BATCH_MATMUL, inputs, [out], options)
+
+
+def _matrix(ctx: Lowering, form: Form, *, int8: bool) -> tuple[int, bool]:
+    """Return the tensor of an operand, and whether it holds its matrices transposed."""
+    form = ctx.padded(form)
+    quant = form.quant if int8 else None
+    rank = len(form.shape)
+    straight = plain(rank)
+    swapped = Layout((*range(rank - 2), rank - 1, rank - 2))
+    held = form.layout
+    transposed = held.flattened is None and same_memory(form.shape, held, swapped)
+    if transposed and not same_memory(form.shape, held, straight):
+        return ctx.convert(form, swapped, quant).tensor, True
+    return ctx.convert(form, straight, quant).tensor, False
+
+
+def _following_bias(ctx: Lowering, node: ir.Node) -> tuple[NDArray[Any] | None, ir.Node]:
+    """Return the constant that a sole following Add adds to each row, and the last node."""
+    product = node.outputs[0]
+    users = [use.node for use in product.uses()]
+    if len(users) != 1 or users[0].op_type != "Add" or product.is_graph_output():
+        return None, node
+    other = next((v for v in users[0].inputs if v is not product), None)
+    bias = ctx.constant(other)
+    if bias is None or bias.shape != shape_of(product)[-1:]:
+        return None, node
+    ctx.done.add(users[0])
+    return bias, users[0]
+
+
+def _fully_connected(
+    ctx: Lowering,
+    node: ir.Node,
+    weights: Weights,
+    values: NDArray[Any],
+    output: ir.Value,
+    activation: int,
+) -> None:
+    """Emit the layer for ``values`` of shape (O, I)."""
+    form = ctx.padded(ctx.form(node.inputs[0]))
+    flattened = form.layout.flattened
+    if flattened is not None:
+        # The input keeps its order: the weights' columns follow it.
+        values = values[:, flattened.columns()]
+    layout = form.layout if flattened is not None else plain(len(form.shape))
+    options = schema.FullyConnectedOptionsT()
+    options.fusedActivationFunction = activation
+    options.keepNumDims = len(form.shape) > 2
+    data = ctx.convert(form, layout, weights.source).tensor
+    inputs = [data, *weights.write(ctx, node, values, 0)]
+    out = ctx.new(output, plain(len(shape_of(output))), weights.quant)
+    ctx.writer.operator(Op.FULLY_CONNECTED, inputs, [out], options)

@@ -1,0 +1,95 @@
+"""Operators that trade pixels for channels or make more of them; int8 keeps its parameters."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
+
+from ..layout import NHWC
+from ..lowering import Lowering
+from ..nodes import attribute, optional_input, shape_of, unsupported
+
+# What TFLite's two flags, align_corners and half_pixel_centers, are in ONNX.
+_LINEAR: Final = {
+    "half_pixel": (False, True),
+    "pytorch_half_pixel": (False, True),
+    "asymmetric": (False, False),
+    "align_corners": (True, False),
+}
+
+
+def resize(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Resize of height and width, nearest or bilinear."""
+    source, output = node.inputs[0], node.outputs[0]
+    before, after = shape_of(source), shape_of(output)
+    if len(before) != 4 or before[:2] != after[:2]:
+        raise unsupported(node, f"it makes {after} of {before}", "resize height and width only")
+    mode = attribute(node, "mode", "nearest")
+    transform = attribute(node, "coordinate_transformation_mode", "half_pixel")
+    scales = ctx.constant(optional_input(node, 2))
+    if scales is not None and scales.size == 4:
+        exact = np.asarray(before) * scales.astype(np.float64)
+        if np.abs(exact - after).max() > 1e-3:
+            raise unsupported(
+                node, f"its scales {scales.tolist()} give no whole sizes", "resize to a fixed size"
+            )
+    if mode == "linear" and transform in _LINEAR and not attribute(node, "antialias", 0):
+        code, options = Op.RESIZE_BILINEAR, schema.ResizeBilinearOptionsT()
+        options.alignCorners, options.halfPixelCenters = _LINEAR[transform]
+    elif mode == "nearest" and (half := _nearest(node, transform, before, after)) is not None:
+        code, options = Op.RESIZE_NEAREST_NEIGHBOR, schema.ResizeNearestNeighborOptionsT()
+        options.alignCorners, options.halfPixelCenters = False, half
+    else:
+        raise unsupported(
+            node,
+            f"its mode is {mode} with {transform}",
+            "use bilinear, or nearest by a whole factor",
+        )
+    form = ctx.form(source)
+    quant = form.quant
+    if mode == "linear":
+        # It computes: what nobody quantizes is not rounded either.
+        quant = quant if ctx.wanted(output) is not None else None
+        ctx.count(node, int8=quant is not None)
+    data = ctx.convert(form, NHWC, quant).tensor
+    size = ctx.writer.constant("size", np.asarray(after[2:], np.int32))
+    ctx.writer.operator(code, [data, size], [ctx.new(output, NHWC, quant)], options)
+
+
+def _nearest(
+    node: ir.Node, transform: str, before: tuple[int, ...], after: tuple[int, ...]
+) -> bool | None:
+    """Return TFLite's half_pixel_centers for a nearest resize, None where it has no such one."""
+    rounding = attribute(node, "nearest_mode", "round_prefer_floor")
+    if transform == "asymmetric" and rounding == "floor":
+        return False
+    whole = all(a % b == 0 for a, b in zip(after, before, strict=True))
+    if whole and transform in ("half_pixel", "pytorch_half_pixel") and "round" in rounding:
+        return True
+    return None
+
+
+def depth_to_space(ctx: Lowering, node: ir.Node) -> None:
+    """Lower DepthToSpace whose channels are ordered by position first (DCR)."""
+    if attribute(node, "mode", "DCR") != "DCR":
+        raise unsupported(node, "its mode is CRD", "order the channels by position first (DCR)")
+    options = schema.DepthToSpaceOptionsT()
+    options.blockSize = attribute(node, "blocksize", 1)
+    _move(ctx, node, Op.DEPTH_TO_SPACE, options)
+
+
+def space_to_depth(ctx: Lowering, node: ir.Node) -> None:
+    """Lower SpaceToDepth."""
+    options = schema.SpaceToDepthOptionsT()
+    options.blockSize = attribute(node, "blocksize", 1)
+    _move(ctx, node, Op.SPACE_TO_DEPTH, options)
+
+
+def _move(ctx: Lowering, node: ir.Node, code: int, options: object) -> None:
+    quant = ctx.form(node.inputs[0]).quant
+    data = ctx.tensor(node.inputs[0], NHWC, quant)
+    ctx.writer.operator(code, [data], [ctx.new(node.outputs[0], NHWC, quant)], options)

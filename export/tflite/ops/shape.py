@@ -1,0 +1,101 @@
+"""Operators that move values and compute none: in int8 they keep the codes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
+
+from ..lowering import Lowering
+from ..nodes import attribute, optional_input, shape_of, unsupported
+from .joining import unflattened
+
+
+def identity(ctx: Lowering, node: ir.Node) -> None:
+    """Lower what changes nothing in a classifier at inference."""
+    ctx.set(node.outputs[0], ctx.form(node.inputs[0]))
+
+
+def reshape(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Reshape, Flatten, Squeeze and Unsqueeze: the output's shape says all."""
+    output = node.outputs[0]
+    ctx.set(output, ctx.reshape(ctx.form(node.inputs[0]), shape_of(output)))
+
+
+def transpose(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Transpose: another name for the tensor's axes."""
+    source, output = node.inputs[0], node.outputs[0]
+    rank = len(shape_of(source))
+    perm = attribute(node, "perm", tuple(reversed(range(rank))))
+    form = unflattened(ctx, ctx.form(source))
+    layout = form.layout.transposed([int(axis) for axis in perm])
+    ctx.set(output, replace(form, shape=shape_of(output), layout=layout))
+
+
+def pad(ctx: Lowering, node: ir.Node) -> None:
+    """Lower a constant Pad; a convolution behind it takes zeros over."""
+    source, output = node.inputs[0], node.outputs[0]
+    rank = len(shape_of(source))
+    mode = attribute(node, "mode", b"constant")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    if mode != "constant":
+        raise unsupported(node, f"its mode is {mode}", "pad with a constant")
+    fill = ctx.constant(optional_input(node, 2))
+    if optional_input(node, 2) is not None and fill is None:
+        raise unsupported(node, "its value is computed at run time", "make it constant")
+    amounts = ctx.integers(node, "pads", 1)
+    assert amounts is not None
+    axes = ctx.integers(node, "axes", 3) or list(range(rank))
+    if min(amounts) < 0:
+        raise unsupported(node, f"its pads are {amounts}", "use Slice to cut")
+    pads = [(0, 0)] * rank
+    for index, axis in enumerate(axes):
+        pads[axis % rank] = (amounts[index], amounts[index + len(axes)])
+    form = unflattened(ctx, ctx.form(source))
+    if fill is None or not fill.any():
+        ctx.set(output, replace(form, pads=tuple(pads)))
+        return
+    # Only zero is a code of every int8 tensor.
+    form = ctx.convert(form, form.layout, None)
+    ctx.count(node, int8=False)
+    value = ctx.writer.constant("fill", fill.reshape(1).astype(np.float32))
+    widths = np.asarray([pads[axis] for axis in form.layout.perm], np.int32)
+    inputs = [form.tensor, ctx.writer.constant("pads", widths), value]
+    out = ctx.new(output, form.layout, None)
+    ctx.writer.operator(Op.PADV2, inputs, [out], schema.PadV2OptionsT())
+
+
+def slice_(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Slice to SLICE, or STRIDED_SLICE where it steps."""
+    source, output = node.inputs[0], node.outputs[0]
+    shape = shape_of(source)
+    rank = len(shape)
+    starts, ends = ctx.integers(node, "starts", 1), ctx.integers(node, "ends", 2)
+    assert starts is not None
+    assert ends is not None
+    axes = ctx.integers(node, "axes", 3) or list(range(len(starts)))
+    steps = ctx.integers(node, "steps", 4) or [1] * len(starts)
+    begin, stride = [0] * rank, [1] * rank
+    for start, axis, step in zip(starts, axes, steps, strict=True):
+        if step < 1:
+            raise unsupported(node, f"it steps by {step}", "step forwards")
+        begin[axis] = slice(start, None, step).indices(shape[axis])[0]
+        stride[axis] = step
+    form = unflattened(ctx, ctx.form(source))
+    size = shape_of(output)
+    perm = list(form.layout.perm)
+    first = np.asarray(begin, np.int32)[perm]
+    extent, step_by = np.asarray(size, np.int32)[perm], np.asarray(stride, np.int32)[perm]
+    out = ctx.new(output, form.layout, form.quant)
+    constants = [ctx.writer.constant("begin", first)]
+    if (step_by == 1).all():
+        constants.append(ctx.writer.constant("size", extent))
+        ctx.writer.operator(Op.SLICE, [form.tensor, *constants], [out], schema.SliceOptionsT())
+        return
+    last = first + (extent - 1) * step_by + 1
+    constants += [ctx.writer.constant("end", last), ctx.writer.constant("strides", step_by)]
+    options = schema.StridedSliceOptionsT()
+    ctx.writer.operator(Op.STRIDED_SLICE, [form.tensor, *constants], [out], options)

@@ -1,0 +1,144 @@
+"""What QuantizeLinear and DequantizeLinear of an ONNX graph say, in TFLite's terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...core.errors import GraphError
+from .nodes import attribute, constant, node_name, unsupported
+
+Codes = NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True)
+class Quant:
+    """One scale and zero point for a whole int8 tensor: value = scale * (code - zero_point).
+
+    Attributes:
+        scale: A float32, kept to the letter.
+        zero_point: -128..127.
+    """
+
+    scale: float
+    zero_point: int
+
+
+LOGISTIC: Final = Quant(1 / 256, -128)
+"""The only parameters that TFLite's int8 LOGISTIC and SOFTMAX give."""
+
+TANH: Final = Quant(1 / 128, 0)
+"""The only parameters that TFLite's int8 TANH gives."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedWeight:
+    """A symmetric int8 constant.
+
+    Attributes:
+        codes: As in the graph.
+        scales: Shape (channels,) along ``axis``, or (1,) where ``axis`` is None; float32.
+        axis: The channel axis.
+    """
+
+    codes: Codes
+    scales: NDArray[np.float32]
+    axis: int | None
+
+
+def parameters(node: ir.Node) -> Quant:
+    """Return the per-tensor parameters of a Q or DQ on an activation, as int8.
+
+    uint8 is the same grid with every code 128 lower.
+
+    Raises:
+        UnsupportedOperatorError: Per-channel or per-block, computed at run time, or of a type
+            other than int8 and uint8.
+    """
+    scale = constant(node.inputs[1])
+    zero_point = _zero_point(node)
+    if scale is None or scale.size != 1 or zero_point is None or zero_point.size != 1:
+        raise unsupported(
+            node,
+            "its scale or zero point is not one constant for the whole activation",
+            "give activations one constant scale and zero point",
+        )
+    if scale.dtype != np.float32 or not (np.isfinite(scale).all() and scale.min() > 0):
+        raise GraphError(
+            f"{node.op_type} (node {node_name(node)!r}): expected a positive float32 scale, "
+            f"found {scale.dtype} {scale.ravel()[0]}; calibrate the model again"
+        )
+    shift = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128}.get(zero_point.dtype)
+    if shift is None:
+        raise unsupported(
+            node, f"its codes are {zero_point.dtype}", "quantize activations to int8 or uint8"
+        )
+    return Quant(float(scale.ravel()[0]), int(zero_point.ravel()[0]) - shift)
+
+
+def quantized_weight(value: ir.Value | None) -> QuantizedWeight | None:
+    """Return the int8 constant behind a DequantizeLinear, or None where there is none.
+
+    Raises:
+        UnsupportedOperatorError: Asymmetric, per block, or of fewer than 8 bits.
+        GraphError: Code -128, which some Arm kernels multiply wrongly.
+    """
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    codes, scale, zero_point = constant(node.inputs[0]), constant(node.inputs[1]), _zero_point(node)
+    if codes is None or scale is None or zero_point is None:
+        return None
+    axis = attribute(node, "axis", 1)
+    if codes.dtype not in (np.int8, np.uint8):
+        raise unsupported(node, f"its codes are {codes.dtype}", "quantize weights to int8")
+    if scale.ndim > 1 or attribute(node, "block_size", 0):
+        raise unsupported(node, "its scales are per block", "quantize weights per channel")
+    offset = 128 if codes.dtype == np.uint8 else 0
+    if (zero_point.astype(np.int32) != offset).any():
+        raise unsupported(node, "it is asymmetric", "quantize weights symmetrically (zero point 0)")
+    shifted = (codes.astype(np.int16) - offset).astype(np.int8)
+    if shifted.min(initial=0) == -128:
+        raise GraphError(
+            f"DequantizeLinear (node {node_name(node)!r}): expected weight codes -127..127, found "
+            "-128, which int8 kernels of some Arm cores multiply wrongly; quantize weights with a "
+            "narrow (symmetric) range"
+        )
+    per_channel = scale.size > 1 or (scale.ndim == 1 and codes.shape[axis] == 1)
+    return QuantizedWeight(
+        codes=shifted,
+        scales=scale.astype(np.float32).ravel(),
+        axis=axis % codes.ndim if per_channel else None,
+    )
+
+
+def dequantized(node: ir.Node) -> NDArray[np.float32] | None:
+    """Return the float values of a DequantizeLinear on a constant, or None."""
+    codes, scale, zero_point = constant(node.inputs[0]), constant(node.inputs[1]), _zero_point(node)
+    if codes is None or scale is None or zero_point is None:
+        return None
+    if scale.ndim > 1 or attribute(node, "block_size", 0):
+        raise unsupported(node, "its scales are per block", "quantize weights per channel")
+    if scale.size > 1:
+        axis = attribute(node, "axis", 1) % codes.ndim
+        along = tuple(-1 if i == axis else 1 for i in range(codes.ndim))
+        scale, zero_point = scale.reshape(along), zero_point.reshape(along)
+    # int32 codes (biases) need the double: a float32 has 24 bits.
+    shifted = codes.astype(np.float64) - zero_point.astype(np.float64)
+    return (shifted * scale.astype(np.float64)).astype(np.float32)
+
+
+def _zero_point(node: ir.Node) -> NDArray[Any] | None:
+    """Return the zero point, zeros of the codes' type where it is left out."""
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        return constant(node.inputs[2])
+    scale = constant(node.inputs[1])
+    if scale is None:
+        return None
+    codes = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
+    dtype = codes.dtype.numpy() if codes is not None and codes.dtype is not None else np.uint8
+    return np.zeros(scale.shape, dtype)

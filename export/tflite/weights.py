@@ -1,0 +1,151 @@
+"""Weights and biases of convolutions and matrix products, as float or as int8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ...core.errors import GraphError
+from .lowering import Lowering
+from .nodes import node_name, unsupported
+from .quantization import Codes, Quant, quantized_weight
+from .writer import ChannelQuant
+
+# An int32 accumulator holds the bias and the sum of products: half of it is left to each.
+_LARGEST_BIAS: Final = 2.0**30
+
+# The step of a channel without weights, in steps of the output: fine enough that its bias, which
+# is all it adds, is not rounded visibly.
+_DEAD_STEP: Final = 1 / 256
+
+# How far a coarser scale may move an output at worst, in steps.
+_COARSE_ERROR: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """The constants of a node, and how the node computes.
+
+    Attributes:
+        values: float32, or int8 codes; shaped as in the graph.
+        bias: Shape (channels,), float32, or int32 in steps of input scale times weight scale.
+        scales: Shape (channels,) or (1,), float32; None where the node stays float.
+        source: The input's parameters; None where the node stays float.
+        quant: The output's parameters; None where the node stays float.
+    """
+
+    values: NDArray[Any]
+    bias: NDArray[Any]
+    scales: NDArray[np.float32] | None = None
+    source: Quant | None = None
+    quant: Quant | None = None
+
+    def write(self, ctx: Lowering, node: ir.Node, arranged: NDArray[Any], axis: int) -> list[int]:
+        """Write weights, arranged for TFLite with their channels along ``axis``, and bias."""
+        weight_quant, bias_quant = None, None
+        if self.scales is not None and self.source is not None:
+            weight_quant = ChannelQuant(self.scales, axis)
+            bias_quant = ChannelQuant(self.scales * np.float32(self.source.scale), 0)
+        name = node_name(node)
+        return [
+            ctx.writer.constant(f"{name}_weight", arranged, weight_quant),
+            ctx.writer.constant(f"{name}_bias", self.bias, bias_quant),
+        ]
+
+
+def choose(
+    ctx: Lowering,
+    node: ir.Node,
+    output: ir.Value,
+    *,
+    axis: int,
+    bias: NDArray[Any] | None,
+) -> Weights:
+    """Decide whether a node of (input, weights, ...) runs in int8, and return its constants.
+
+    Args:
+        ctx: The lowering.
+        node: Its second input is a constant.
+        output: What it makes, after a fused activation.
+        axis: The weights' axis of output channels.
+        bias: One float per channel, or one for all, or None for zeros.
+
+    Raises:
+        UnsupportedOperatorError: The weights' scales are along another axis.
+        GraphError: A bias is too large for its step.
+    """
+    source = ctx.form(node.inputs[0]).quant
+    weight = quantized_weight(node.inputs[1]) if source is not None else None
+    if weight is not None and weight.axis not in (None, axis):
+        raise unsupported(
+            node,
+            f"its weights have scales along axis {weight.axis}",
+            f"quantize them along axis {axis}, the output channels",
+        )
+    quant = ctx.wanted(output) if weight is not None else None
+    ctx.count(node, int8=quant is not None)
+    values = ctx.constant(node.inputs[1])
+    assert values is not None
+    channels = values.shape[axis]
+    floats = np.zeros(channels) if bias is None else np.broadcast_to(bias.ravel(), channels)
+    if weight is None or source is None or quant is None:
+        return Weights(values.astype(np.float32), floats.astype(np.float32))
+    rows = np.moveaxis(weight.codes, axis, 0)
+    try:
+        rows, scales, codes = fit_bias(rows, weight.scales, floats, source, quant)
+    except OverflowError as error:
+        raise GraphError(f"{node.op_type} (node {node_name(node)!r}): {error}") from error
+    return Weights(np.moveaxis(rows, 0, axis), codes, scales, source, quant)
+
+
+def fit_bias(
+    codes: Codes,
+    scales: NDArray[np.float32],
+    bias: NDArray[np.floating],
+    source: Quant,
+    quant: Quant,
+) -> tuple[Codes, NDArray[np.float32], NDArray[np.int32]]:
+    """Return weights, their scales, and the bias in int32 steps of input times weight scale.
+
+    Scales stay as they are but for two kinds of channels. One without weights gets a step that is
+    fine for its bias, which is all it adds. One with weights so small that its bias does not fit
+    int32 gets a coarser scale, and codes that are rounded to it.
+
+    Args:
+        codes: Weights, output channels first.
+        scales: Shape (channels,) or (1,).
+        bias: Shape (channels,).
+        source: The input's parameters.
+        quant: The output's parameters.
+
+    Raises:
+        OverflowError: A coarser scale would move an output by more than a quarter of a step.
+    """
+    flat = codes.reshape(len(codes), -1)
+    dead = ~flat.any(axis=1)
+    fitted = np.broadcast_to(scales, len(codes)).astype(np.float32)
+    fitted[dead] = np.float32(_DEAD_STEP * quant.scale / source.scale)
+    needed = np.abs(bias) / (fitted.astype(np.float64) * source.scale * _LARGEST_BIAS)
+    factor = np.where(needed > 1, 2.0 ** np.ceil(np.log2(np.maximum(needed, 1))), 1.0)
+    coarse = np.rint(flat / factor[:, None])
+    lost = np.abs(flat - coarse * factor[:, None]).sum(axis=1)
+    # The input is at most 255 codes away from its zero point.
+    error = lost * fitted * source.scale * 255 / quant.scale
+    worst = int(error.argmax())
+    if error[worst] > _COARSE_ERROR:
+        raise OverflowError(
+            f"the bias {bias[worst]:.6g} of channel {worst} does not fit int32 in steps of "
+            f"{fitted[worst] * source.scale:.3g}, input scale times weight scale; quantize the "
+            "small weights of this channel with a larger scale"
+        )
+    fitted = (fitted * factor).astype(np.float32)
+    if (fitted == scales).all():
+        fitted = scales
+    steps = fitted.astype(np.float64) * source.scale
+    # A dead channel's output saturates long before its bias does.
+    rounded = np.clip(np.rint(bias / steps), -_LARGEST_BIAS, _LARGEST_BIAS)
+    return coarse.astype(np.int8).reshape(codes.shape), fitted, rounded.astype(np.int32)

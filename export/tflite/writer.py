@@ -1,0 +1,221 @@
+"""Writes a TFLite file through the schema's own object API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from .quantization import Quant
+from .versions import operator_version
+
+_TYPES: Final = {
+    np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.bool_): schema.TensorType.BOOL,
+}
+
+# Kernels read constants in place: SIMD loads want them aligned as the schema asks.
+_ALIGNMENT: Final = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelQuant:
+    """Symmetric scales along one axis of a constant.
+
+    Attributes:
+        scales: Shape (channels,), or (1,) for the whole tensor; float32.
+        axis: The tensor's channel axis.
+    """
+
+    scales: NDArray[np.float32]
+    axis: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A tensor of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    quant: Quant | ChannelQuant | None
+    buffer: int
+
+
+class _Buffer(schema.BufferT):  # type: ignore[misc]
+    """A buffer whose bytes are aligned; the generated one aligns to 1 byte."""
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802 - the schema's name
+        offset = None
+        if self.data is not None:
+            builder.StartVector(1, len(self.data), _ALIGNMENT)
+            builder.head -= len(self.data)
+            builder.Bytes[builder.head : builder.head + len(self.data)] = self.data
+            offset = builder.EndVector()
+        schema.BufferStart(builder)
+        if offset is not None:
+            schema.BufferAddData(builder, offset)
+        return schema.BufferEnd(builder)
+
+
+class ModelWriter:
+    """Collects tensors and operators of one subgraph; equal constants are kept once."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        # Buffer 0 is empty by convention: activations point at it.
+        self._buffers: list[bytes | None] = [None]
+        self._known_buffers: dict[bytes, int] = {}
+        self._known_constants: dict[tuple[Any, ...], int] = {}
+        self._names: set[str] = set()
+        self._codes: dict[tuple[int, int], int] = {}
+        self._operators: list[Any] = []
+        self.transposes = 0
+
+    def activation(
+        self, name: str, shape: Sequence[int], dtype: Any, quant: Quant | None = None
+    ) -> int:
+        """Add a tensor that an operator computes, or the input; return its index."""
+        return self._add(name, tuple(shape), np.dtype(dtype), quant, buffer=0)
+
+    def constant(
+        self, name: str, array: NDArray[Any], quant: Quant | ChannelQuant | None = None
+    ) -> int:
+        """Add a constant, or find an equal one; return its index."""
+        array = np.ascontiguousarray(array)
+        data = array.tobytes()
+        buffer = self._known_buffers.get(data)
+        if buffer is None:
+            buffer = self._known_buffers[data] = len(self._buffers)
+            self._buffers.append(data)
+        described: Any = quant
+        if isinstance(quant, ChannelQuant):
+            described = (quant.scales.tobytes(), quant.axis)
+        key = (buffer, array.shape, array.dtype, described)
+        if key not in self._known_constants:
+            self._known_constants[key] = self._add(name, array.shape, array.dtype, quant, buffer)
+        return self._known_constants[key]
+
+    def operator(
+        self, code: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None
+    ) -> None:
+        """Add an operator; ``options`` is the schema's object for it."""
+        version = operator_version(
+            code, [self.tensors[i] for i in inputs], [self.tensors[o] for o in outputs], options
+        )
+        self.transposes += code == schema.BuiltinOperator.TRANSPOSE
+        made = schema.OperatorT()
+        made.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
+        made.inputs = np.asarray(inputs, np.int32)
+        made.outputs = np.asarray(outputs, np.int32)
+        if options is not None:
+            # The union's member is named as its class: Conv2DOptionsT -> Conv2DOptions.
+            kind = type(options).__name__.removesuffix("T")
+            made.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+            made.builtinOptions = options
+        self._operators.append(made)
+
+    def rename(self, tensor: int, name: str) -> None:
+        """Give a tensor the name that the user knows it by; another that has it gets a new one."""
+        if self.tensors[tensor].name == name:
+            return
+        for index, other in enumerate(self.tensors):
+            if other.name == name:
+                self.tensors[index] = replace(other, name=self._unique(name))
+        self._names.add(name)
+        self.tensors[tensor] = replace(self.tensors[tensor], name=name)
+
+    def finish(self, *, inputs: dict[str, int], outputs: dict[str, int], description: str) -> bytes:
+        """Return the file's bytes; ``inputs`` and ``outputs`` are tensors by name."""
+        graph = schema.SubGraphT()
+        graph.name = "main"
+        graph.tensors = [_tensor(tensor) for tensor in self.tensors]
+        graph.inputs = np.asarray(list(inputs.values()), np.int32)
+        graph.outputs = np.asarray(list(outputs.values()), np.int32)
+        graph.operators = self._operators
+        model = schema.ModelT()
+        model.version = 3
+        model.description = description
+        model.operatorCodes = [_operator_code(code, version) for code, version in self._codes]
+        model.subgraphs = [graph]
+        model.buffers = [_buffer(data) for data in self._buffers]
+        model.signatureDefs = [_signature(inputs, outputs)]
+        builder = flatbuffers.Builder(sum(len(data or b"") for data in self._buffers) + 65536)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def _add(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        quant: Quant | ChannelQuant | None,
+        buffer: int,
+    ) -> int:
+        self.tensors.append(Tensor(self._unique(name), shape, dtype, quant, buffer))
+        return len(self.tensors) - 1
+
+    def _unique(self, name: str) -> str:
+        unique, count = name, 0
+        while unique in self._names:
+            count += 1
+            unique = f"{name}_{count}"
+        self._names.add(unique)
+        return unique
+
+
+def _tensor(tensor: Tensor) -> Any:
+    made = schema.TensorT()
+    made.name = tensor.name
+    made.shape = np.asarray(tensor.shape, np.int32)
+    made.type = _TYPES[tensor.dtype]
+    made.buffer = tensor.buffer
+    made.hasRank = True
+    if tensor.quant is not None:
+        quantization = schema.QuantizationParametersT()
+        if isinstance(tensor.quant, Quant):
+            quantization.scale = np.asarray([tensor.quant.scale], np.float32)
+            quantization.zeroPoint = np.asarray([tensor.quant.zero_point], np.int64)
+        else:
+            quantization.scale = tensor.quant.scales.astype(np.float32)
+            quantization.zeroPoint = np.zeros(tensor.quant.scales.size, np.int64)
+            quantization.quantizedDimension = tensor.quant.axis
+        made.quantization = quantization
+    return made
+
+
+def _buffer(data: bytes | None) -> Any:
+    made = _Buffer()
+    made.data = data
+    return made
+
+
+def _operator_code(code: int, version: int) -> Any:
+    made = schema.OperatorCodeT()
+    # Readers from before 2021 know only the byte-wide field.
+    made.deprecatedBuiltinCode = min(code, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+    made.builtinCode = code
+    made.version = version
+    return made
+
+
+def _signature(inputs: dict[str, int], outputs: dict[str, int]) -> Any:
+    made = schema.SignatureDefT()
+    made.signatureKey = "serving_default"
+    made.inputs = [_tensor_map(name, tensor) for name, tensor in inputs.items()]
+    made.outputs = [_tensor_map(name, tensor) for name, tensor in outputs.items()]
+    return made
+
+
+def _tensor_map(name: str, tensor: int) -> Any:
+    made = schema.TensorMapT()
+    made.name = name
+    made.tensorIndex = tensor
+    return made

@@ -1,0 +1,178 @@
+"""``load_model``: from what the user names to a model that is ready to export."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from ..core.errors import CheckpointError, ModelError, UsageError
+from ..core.preprocess import PRESETS
+from .checkpoint import read_checkpoint
+from .cifar_resnet import DEPTHS, CifarResNet
+from .exported import load_exported
+from .fit import fit_checkpoint
+from .graph import load_graph
+from .lenet import LeNet5
+from .loaded import LoadedModel
+from .zoo import Architecture, build_timm, build_torchvision
+
+_CIFAR: Final = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
+_FORMS: Final = (
+    "timm:NAME, torchvision:NAME, lenet5, "
+    f"{', '.join(_CIFAR)}, package.module:callable, FILE.pt2 or FILE.onnx"
+)
+# Random weights are the same every time, so that an export of them can be repeated.
+_SEED: Final = 0
+
+
+def load_model(
+    source: str, *, weights: Path | None = None, num_classes: int | None = None
+) -> LoadedModel:
+    """Build or read a classifier.
+
+    Args:
+        source: ``timm:NAME``, ``torchvision:NAME``, ``lenet5``, ``cifar_resnet20`` (32, 44, 56),
+            ``package.module:callable`` (found from the current folder too), or a ``.pt2`` or
+            ``.onnx`` file.
+        weights: A checkpoint. Nothing is ever downloaded: a zoo's model without one is random.
+        num_classes: Size of the head, where it is not the architecture's own.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be built.
+        CheckpointError: The weights cannot be read, do not fit, or hold NaN or infinity.
+        GraphError: The ONNX file cannot be used.
+        UsageError: Weights for a file that has its own, or a number of classes that it has not.
+        MissingPackageError: timm or torchvision is not installed.
+    """
+    if num_classes is not None and num_classes < 1:
+        raise UsageError(f"the number of classes must be positive, found {num_classes}")
+    path = Path(source)
+    if path.suffix.lower() in {".pt2", ".onnx"}:
+        return _load_file(source, path, weights, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        built, random = _build(source, num_classes)
+    module = built.module.cpu().eval()
+    notes = built.notes
+    sha256 = None
+    if weights is not None:
+        checkpoint = read_checkpoint(weights)
+        notes = (*fit_checkpoint(module, checkpoint, built.look_alike), *notes)
+        sha256 = checkpoint.sha256
+    else:
+        _check_finite(source, module)
+    return LoadedModel(
+        source=source,
+        module=module,
+        preprocess=built.preprocess,
+        input_size=built.input_size,
+        num_classes=built.num_classes,
+        parameters=sum(value.numel() for value in module.parameters()),
+        weights_sha256=sha256,
+        random_weights=random and weights is None,
+        notes=notes,
+    )
+
+
+def _load_file(
+    source: str, path: Path, weights: Path | None, num_classes: int | None
+) -> LoadedModel:
+    if weights is not None:
+        raise UsageError(f"{source} holds its own weights; leave --weights out")
+    if not path.is_file():
+        raise ModelError(f"{source}: no such file")
+    loaded = (load_exported if path.suffix.lower() == ".pt2" else load_graph)(source, path)
+    if num_classes is not None and loaded.num_classes not in {None, num_classes}:
+        raise UsageError(
+            f"{source} has {loaded.num_classes} classes, not {num_classes}; leave --num-classes out"
+        )
+    return loaded
+
+
+def _build(source: str, num_classes: int | None) -> tuple[Architecture, bool]:
+    """Return the architecture and whether its weights are random."""
+    kind, separator, name = source.partition(":")
+    if kind == "timm" and separator:
+        return build_timm(name, num_classes), True
+    if kind == "torchvision" and separator:
+        return build_torchvision(name, num_classes), True
+    if separator:
+        return _build_callable(source, kind, name, num_classes), False
+    classes = 10 if num_classes is None else num_classes
+    if source == "lenet5":
+        return _own(LeNet5(classes), classes, "mnist", (1, 28, 28)), True
+    if source in _CIFAR:
+        return _own(CifarResNet(_CIFAR[source], classes), classes, "cifar10", (3, 32, 32)), True
+    close = difflib.get_close_matches(source, ["lenet5", *_CIFAR], n=3, cutoff=0.6)
+    hint = f"did you mean {', '.join(close)}?" if close else f"expected {_FORMS}"
+    raise ModelError(f"no model {source!r}; {hint}")
+
+
+def _own(
+    module: torch.nn.Module, classes: int, preset: str, size: tuple[int, int, int]
+) -> Architecture:
+    return Architecture(
+        module=module, num_classes=classes, preprocess=PRESETS[preset], input_size=size
+    )
+
+
+def _build_callable(
+    source: str, module_name: str, name: str, num_classes: int | None
+) -> Architecture:
+    make = _find(source, module_name, name)
+    arguments: dict[str, int] = {}
+    if num_classes is not None:
+        if "num_classes" not in inspect.signature(make).parameters:
+            raise UsageError(f"{source} takes no num_classes; leave --num-classes out")
+        arguments["num_classes"] = num_classes
+    try:
+        module = make(**arguments)
+    except Exception as error:  # the user's code can raise anything
+        raise ModelError(f"{source} raised {type(error).__name__}: {error}") from error
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(
+            f"{source}: expected it to return a torch.nn.Module, found {type(module).__name__}"
+        )
+    return Architecture(module=module, num_classes=num_classes)
+
+
+def _find(source: str, module_name: str, name: str) -> Any:
+    """Import the user's module, with the current folder on the path as ``python -m`` has it."""
+    folder = str(Path.cwd())
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ModelError(
+                f"{source}: importing it needs {error.name!r}, not installed"
+            ) from error
+        raise ModelError(
+            f"no module {module_name!r} for {source!r} here or on sys.path; expected {_FORMS}"
+        ) from error
+    except AttributeError as error:
+        raise ModelError(f"{source}: {error}") from error
+    except Exception as error:  # the user's code can raise anything
+        raise ModelError(f"importing {source} raised {type(error).__name__}: {error}") from error
+    finally:
+        if added:
+            sys.path.remove(folder)
+    if not callable(found):
+        raise ModelError(f"{source}: expected something to call, found {type(found).__name__}")
+    return found
+
+
+def _check_finite(source: str, module: torch.nn.Module) -> None:
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{source}: NaN or infinity in its weights {name!r}")

@@ -1,0 +1,80 @@
+"""The backends by name: what they run, whether they can run here, and how one is made."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final, Protocol, cast
+
+from ..core.errors import MissingError
+from ..core.preprocess import Preprocess
+from ..core.values import ArtefactFormat
+from ..targets.target import BackendName
+from .backend import Backend, Options
+
+# Backend: the formats that it takes, the preferred first; the module and class behind it.
+_BACKENDS: Final[dict[BackendName, tuple[tuple[ArtefactFormat, ...], str, str]]] = {
+    "litert": (("tflite",), "litert", "LiteRTBackend"),
+    "tflite-runtime": (("tflite",), "litert", "LiteRTBackend"),
+    "tensorflow": (("tflite",), "litert", "LiteRTBackend"),
+    "onnxruntime": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
+    "onnxruntime-cuda": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
+    "tensorrt": (("onnx",), "tensorrt", "TensorRTBackend"),
+    "tensorrt-rtx": (("tensorrt-rtx", "onnx"), "tensorrt", "TensorRTBackend"),
+}
+
+BACKENDS: Final[tuple[BackendName, ...]] = tuple(_BACKENDS)
+
+
+class _BackendClass(Protocol):
+    def __call__(
+        self, name: BackendName, model: bytes, preprocess: Preprocess, options: Options
+    ) -> Backend: ...
+
+    def check(self, name: BackendName) -> str: ...
+
+
+def formats_of(name: BackendName) -> tuple[ArtefactFormat, ...]:
+    """Return the formats that a backend takes, the preferred first."""
+    return _BACKENDS[name][0]
+
+
+def check_backend(name: BackendName) -> str:
+    """Return the version of the library behind a backend.
+
+    Raises:
+        MissingError: It is not installed or cannot run on this machine; the message says why.
+    """
+    return _class_of(name).check(name)
+
+
+def why_not(name: BackendName) -> str | None:
+    """Return why a backend cannot run here; None where it can."""
+    try:
+        check_backend(name)
+    except MissingError as error:
+        return str(error)
+    return None
+
+
+def open_backend(
+    name: BackendName, model: bytes, preprocess: Preprocess, options: Options
+) -> Backend:
+    """Load a model file into a backend.
+
+    Args:
+        name: Which backend; no other takes its place.
+        model: The bytes of a ``.tflite`` or ONNX file, or of a TensorRT-RTX engine.
+        preprocess: What turns pixel codes into the model's input.
+        options: Its precision and how to run it.
+
+    Raises:
+        MissingError: The backend cannot run here.
+        BundleError: It does not take the model, or the model is no image classifier.
+    """
+    return _class_of(name)(name, model, preprocess, options)
+
+
+def _class_of(name: BackendName) -> _BackendClass:
+    _, module, class_name = _BACKENDS[name]
+    loaded = importlib.import_module(f".{module}", __package__)
+    return cast(_BackendClass, getattr(loaded, class_name))

@@ -1,0 +1,110 @@
+"""ONNX graphs: on a CPU as the simulation of what a device runs, or on a GPU by CUDA."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+
+from ..core.errors import BackendUnavailableError, BundleError, MissingPackageError
+from ..core.preprocess import Preprocess
+from ..targets.target import BackendName
+from .backend import Backend, Batch, NativeTensor, Options
+
+_DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_CUDA: Final = "CUDAExecutionProvider"
+_CPU: Final = "CPUExecutionProvider"
+# Above it a batch is cut: the activations of a large one would fill a small machine's memory.
+_MAX_BATCH: Final = 32
+
+
+class OnnxRuntimeBackend(Backend):
+    """Runs an ONNX graph with one execution provider, and with no other in its place."""
+
+    layout: ClassVar[Literal["NHWC", "NCHW"]] = "NCHW"
+
+    def __init__(
+        self, name: BackendName, model: bytes, preprocess: Preprocess, options: Options
+    ) -> None:
+        """Load a graph.
+
+        Raises:
+            MissingError: ONNX Runtime or its CUDA provider is not there.
+            BundleError: ONNX Runtime does not take the graph.
+        """
+        version = self.check(name)
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        if options.threads is not None:
+            settings.intra_op_num_threads = options.threads
+        if options.precision == "int8":
+            # Fused int8 kernels saturate on CPUs without VNNI, and round elsewhere than Q/DQ says.
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        providers = [_CUDA, _CPU] if name == "onnxruntime-cuda" else [_CPU]
+        try:
+            self._session = onnxruntime.InferenceSession(model, settings, providers=providers)
+        except Exception as error:  # its exceptions have no common base of their own
+            first = str(error).strip().splitlines()[0]
+            raise BundleError(f"ONNX Runtime {version} refuses the graph: {first}") from error
+        used = self._session.get_providers()
+        if name == "onnxruntime-cuda" and _CUDA not in used:
+            raise BackendUnavailableError(
+                f"ONNX Runtime's CUDA provider does not start on this machine (got {used}); "
+                "check the NVIDIA driver, CUDA and cuDNN"
+            )
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BundleError(
+                f"the graph has {len(inputs)} inputs and {len(outputs)} outputs, expected one each"
+            )
+        self._input_name: str = inputs[0].name
+        self._outputs: list[str] = [outputs[0].name]
+        super().__init__(
+            name, preprocess, _native(inputs[0]), _native(outputs[0]), max_batch=_MAX_BATCH
+        )
+        self.description = {
+            "library": f"onnxruntime {version}",
+            "provider": used[0],
+            "optimised": "no: Q/DQ as written" if options.precision == "int8" else "yes",
+        }
+
+    @classmethod
+    def check(cls, name: BackendName) -> str:
+        """Return ONNX Runtime's version.
+
+        Raises:
+            MissingPackageError: It is not installed.
+            BackendUnavailableError: It was built without CUDA, and CUDA was asked for.
+        """
+        cuda = name == "onnxruntime-cuda"
+        if importlib.util.find_spec("onnxruntime") is None:
+            package = "onnxruntime-gpu" if cuda else "onnxruntime"
+            raise MissingPackageError(package, package)
+        import onnxruntime
+
+        if cuda and _CUDA not in onnxruntime.get_available_providers():
+            raise BackendUnavailableError(
+                "the installed onnxruntime has no CUDA provider; "
+                "run: pip uninstall onnxruntime && pip install 'edgecls[onnxruntime-gpu]'"
+            )
+        return str(onnxruntime.__version__)
+
+    def _infer(self, batch: Batch) -> Batch:
+        found: Batch = self._session.run(self._outputs, {self._input_name: batch})[0]
+        return found
+
+
+def _native(argument: Any) -> NativeTensor:
+    dtype = _DTYPES.get(argument.type)
+    if dtype is None:
+        raise BundleError(
+            f"{argument.name!r} is {argument.type}, expected one of {', '.join(_DTYPES)}"
+        )
+    return NativeTensor(
+        shape=tuple(size if isinstance(size, int) else None for size in argument.shape),
+        dtype=np.dtype(dtype),
+    )

@@ -1,0 +1,138 @@
+"""From an image to the pixels a model takes: the one implementation, bit for bit torchvision's."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from ..core.errors import ImageError
+from ..core.preprocess import Preprocess, Size
+from ..core.values import Pixels
+from .images import MAX_PIXELS, ImageSource, name_of, open_image, read_image
+
+_FILTERS: Final = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+# Above both, only what the crop keeps is resized; it differs from torchvision by a code at most.
+_LARGE_PIXELS: Final = 1 << 24
+_LARGE_GROWTH: Final = 4
+
+
+def to_pixels(
+    image: ImageSource, preprocess: Preprocess, *, size: tuple[int, int] | None = None
+) -> Pixels:
+    """Read, resize and crop an image.
+
+    Args:
+        image: A path, bytes, a Pillow image, or codes (H, W[, 3]) uint8 in RGB order.
+        preprocess: What the model expects.
+        size: (height, width) of the model's input, where it is fixed.
+
+    Returns:
+        Shape (H, W, C), uint8, contiguous, channels in the model's order.
+
+    Raises:
+        ImageError: The image cannot be read, or its size is not the one that the model takes and
+            ``preprocess`` does not change it.
+    """
+    name = name_of(image)
+    found = _crop_after_resize(name, read_image(image, preprocess), preprocess)
+    if size is not None and (found.height, found.width) != size:
+        raise ImageError(
+            name,
+            f"{found.width}x{found.height} px after preprocessing, the model takes "
+            f"{size[1]}x{size[0]} px",
+        )
+    codes = np.asarray(found)
+    if preprocess.color == "gray":
+        return codes[:, :, None]
+    if preprocess.color == "bgr":
+        return np.ascontiguousarray(codes[:, :, ::-1])
+    return codes
+
+
+def pixels_to_png(pixels: Pixels) -> bytes:
+    """Return the pixels of one image, (H, W, C), as a PNG whose channels are in the same order."""
+    planes = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    file = io.BytesIO()
+    Image.fromarray(planes).save(file, "PNG")
+    return file.getvalue()
+
+
+def pixels_from_png(data: bytes) -> Pixels:
+    """Return what ``pixels_to_png`` was given.
+
+    Raises:
+        ImageError: ``data`` is not such a PNG.
+    """
+    image = open_image("golden pixels", data)
+    if image.mode not in ("L", "RGB"):
+        raise ImageError("golden pixels", f"expected mode L or RGB, found {image.mode}")
+    codes = np.asarray(image)
+    return codes if codes.ndim == 3 else codes[:, :, None]
+
+
+def _crop_after_resize(name: str, image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    width, height = _resized(image, preprocess.resize)
+    crop_width, crop_height = _width_height(preprocess.crop) or (width, height)
+    filter_ = _FILTERS[preprocess.interpolation]
+    growth = min(_LARGE_GROWTH * image.width * image.height, MAX_PIXELS)
+    if width * height > max(_LARGE_PIXELS, growth):
+        # A line of 4000x10 px would become 102400x256: resize only what stays.
+        if min(crop_width, width) * min(crop_height, height) > MAX_PIXELS:
+            raise ImageError(name, f"{image.width}x{image.height} px is too long to be resized")
+        left, keep_width = _window(width, crop_width)
+        top, keep_height = _window(height, crop_height)
+        x, y = image.width / width, image.height / height
+        box = (left * x, top * y, (left + keep_width) * x, (top + keep_height) * y)
+        image = image.resize((keep_width, keep_height), filter_, box=box)
+    elif image.size != (width, height):
+        image = image.resize((width, height), filter_)
+    return _center_crop(image, crop_width, crop_height)
+
+
+def _resized(image: Image.Image, size: Size) -> tuple[int, int]:
+    """Return (width, height) after the resize."""
+    if isinstance(size, tuple):
+        return size[1], size[0]
+    if size == 0:
+        return image.size
+    width, height = image.size
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def _width_height(size: Size) -> tuple[int, int] | None:
+    if isinstance(size, tuple):
+        return size[1], size[0]
+    return (size, size) if size else None
+
+
+def _window(length: int, crop: int) -> tuple[int, int]:
+    """Return (start, length) of what a centre crop keeps, rounded as torchvision rounds."""
+    if crop >= length:
+        return 0, length
+    return round((length - crop) / 2.0), crop
+
+
+def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    if width > image.width or height > image.height:
+        padded = Image.new(image.mode, (max(width, image.width), max(height, image.height)))
+        place = (max(width - image.width, 0) // 2, max(height - image.height, 0) // 2)
+        padded.paste(image, place)
+        image = padded
+    left, width = _window(image.width, width)
+    top, height = _window(image.height, height)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,147 @@
+"""ONNX to a TensorRT engine, strongly typed: what the graph says is what runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Final, Literal
+
+from ..core.errors import BackendUnavailableError, GraphError, MissingError, MissingPackageError
+from .cuda import current_device
+
+TensorRTApi = Literal["tensorrt", "tensorrt-rtx"]
+
+# The front package loads the bindings that fit the CUDA; the bindings alone do as well.
+_MODULES: Final[dict[TensorRTApi, tuple[str, ...]]] = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+
+MAX_BATCH: Final = 8
+_MAX_ERRORS: Final = 5
+
+
+def find_module(api: TensorRTApi) -> str:
+    """Return the name of the installed module, without importing it.
+
+    Raises:
+        MissingError: It is not installed.
+    """
+    for module in _MODULES[api]:
+        if importlib.util.find_spec(module) is not None:
+            return module
+    if api == "tensorrt-rtx":
+        raise MissingPackageError("tensorrt_rtx_cu12_bindings", "tensorrt-rtx")
+    raise MissingError(
+        "TensorRT is not installed for this Python; on a Jetson it comes with JetPack for the "
+        "system's Python: make the environment with 'python3 -m venv --system-site-packages'"
+    )
+
+
+def import_api(api: TensorRTApi) -> Any:
+    """Import TensorRT or TensorRT-RTX.
+
+    Raises:
+        MissingError: It is not installed, does not load, or is too old.
+    """
+    module = find_module(api)
+    try:
+        loaded = importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BackendUnavailableError(
+            f"{module} does not load: {error}; install it again"
+        ) from error
+    if not hasattr(loaded.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        raise BackendUnavailableError(
+            f"{module} {loaded.__version__} is too old: expected TensorRT 10.3 or later (JetPack 6)"
+        )
+    return loaded
+
+
+def tensorrt_rtx_available() -> str | None:
+    """Return the version of TensorRT-RTX, which builds without a GPU; None where it is absent."""
+    try:
+        return str(import_api("tensorrt-rtx").__version__)
+    except MissingError:
+        return None
+
+
+def build_engine(onnx: bytes, *, api: TensorRTApi, max_batch: int = MAX_BATCH) -> bytes:
+    """Build the engine of a graph; a free batch becomes 1 to ``max_batch``, tuned for 1.
+
+    TensorRT-RTX needs no GPU: its engine is finished on the GPU that loads it. TensorRT builds for
+    the GPU of this machine, in minutes.
+
+    Args:
+        onnx: The graph. Its types are kept: INT8 is what stands between Q and DQ.
+        api: Which of the two.
+        max_batch: The most images at once.
+
+    Raises:
+        GraphError: The graph is not taken; the message names the nodes.
+        MissingError: TensorRT is not there, or needs a GPU that is not there.
+    """
+    if api == "tensorrt":
+        current_device()  # TensorRT would end the process where there is no driver
+    trt = import_api(api)
+    log = make_logger(trt)
+    builder = trt.Builder(log)
+    flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    network = builder.create_network(1 << int(flag))
+    parser = trt.OnnxParser(network, log)
+    parsed = parser.parse(onnx)
+    title = f"{find_module(api)} {trt.__version__}"
+    if not parsed or parser.num_errors:
+        raise GraphError(f"{title} does not parse the graph: {_errors(parser, log)}")
+    if not network.num_outputs:  # it parses nothing as a graph of nothing
+        raise GraphError(f"{title}: the graph has no outputs; is it an ONNX file?")
+    config = builder.create_builder_config()
+    _add_profile(builder, config, network, max_batch)
+    built = builder.build_serialized_network(network, config)
+    if built is None:
+        raise GraphError(f"{title} does not build the graph: {_logged(log)}")
+    return bytes(built)
+
+
+def make_logger(trt: Any) -> Any:
+    """Return a logger that keeps errors in ``errors`` where TensorRT's own prints them."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(message.strip())
+
+    return Log()
+
+
+def _add_profile(builder: Any, config: Any, network: Any, max_batch: int) -> None:
+    source = network.get_input(0)
+    shape = tuple(source.shape)
+    if -1 not in shape:
+        return
+    if -1 in shape[1:]:
+        raise GraphError(f"input {source.name!r} has shape {shape}: only the batch may be free")
+    profile = builder.create_optimization_profile()
+    one = (1, *shape[1:])
+    profile.set_shape(source.name, one, one, (max_batch, *shape[1:]))
+    config.add_optimization_profile(profile)
+
+
+def _errors(parser: Any, log: Any) -> str:
+    found = []
+    for index in range(min(parser.num_errors, _MAX_ERRORS)):
+        error = parser.get_error(index)
+        operator = error.node_operator() if hasattr(error, "node_operator") else "operator unknown"
+        name = error.node_name() if hasattr(error, "node_name") else ""
+        # The text of an unsupported node may be just "false": the node says more.
+        found.append(f"node {error.node()} ({operator} {name!r}): {error.desc()}")
+    more = parser.num_errors - len(found)
+    return "; ".join(found) + (f"; and {more} more" if more > 0 else "") or _logged(log)
+
+
+def _logged(log: Any) -> str:
+    return "; ".join(log.errors[:_MAX_ERRORS]) or "no reason given"

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecls.calibration.scheme import (
+    SMALLEST_SCALE,
+    activation_params,
+    half_scale,
+    quantize_weights,
+    weight_scales,
+)
+from edgecls.core.errors import CalibrationError
+from edgecls.core.ranges import Range
+from edgecls.core.values import QuantScheme
+
+SYMMETRIC = QuantScheme(activations="symmetric", placement="fused")
+ASYMMETRIC = QuantScheme(activations="asymmetric", placement="full")
+
+numbers = st.floats(-1e4, 1e4, allow_nan=False)
+ranges = st.tuples(numbers, numbers).map(lambda pair: Range(min(pair), max(pair)))
+
+
+@given(scale=st.floats(0, 65504))
+def test_half_scale_is_the_next_fp16_number(scale: float) -> None:
+    found = float(half_scale(scale))
+
+    assert np.float16(found) == found
+    assert found >= scale
+    below = float(np.nextafter(np.float16(found), np.float16(-1)))
+    assert below < scale or found == SMALLEST_SCALE
+
+
+def test_half_scale_refuses_more_than_fp16_has() -> None:
+    with pytest.raises(CalibrationError, match="65504"):
+        half_scale(70000.0)
+
+
+@given(interval=ranges)
+def test_symmetric_has_zero_point_0_and_covers_the_range(interval: Range) -> None:
+    params = activation_params(interval, SYMMETRIC)
+
+    assert params.zero_point == 0
+    assert params.scale * 127 >= max(abs(interval.lo), abs(interval.hi))
+
+
+@given(interval=ranges)
+def test_asymmetric_covers_the_range_and_zero(interval: Range) -> None:
+    params = activation_params(interval, ASYMMETRIC)
+    lowest = (-128 - params.zero_point) * params.scale
+    highest = (127 - params.zero_point) * params.scale
+
+    assert -128 <= params.zero_point <= 127
+    assert lowest <= min(interval.lo, 0) + params.scale / 2 + 1e-9
+    assert highest >= max(interval.hi, 0) - params.scale / 2 - 1e-9
+
+
+def test_a_relu_range_uses_every_code() -> None:
+    params = activation_params(Range(0.0, 6.0), ASYMMETRIC)
+
+    assert params.zero_point == -128
+    assert params.scale == float(np.nextafter(np.float16(6 / 255), np.float16(1))) or (
+        params.scale == float(np.float16(6 / 255))
+    )
+
+
+def test_weight_scales_map_the_largest_to_127() -> None:
+    weights = np.array([[1.27, -0.5], [-2.54, 0.1]], np.float32)
+
+    scales = weight_scales(weights, axis=0)
+    codes = quantize_weights(weights, scales, axis=0)
+
+    assert np.allclose(scales, [0.01, 0.02], rtol=1e-3)
+    assert codes[0, 0] == 127
+    assert codes[1, 0] == -127
+
+
+@given(
+    seed=st.integers(0, 1000),
+    axis=st.integers(0, 3),
+    magnitude=st.floats(1e-12, 1e3),
+)
+def test_codes_never_reach_minus_128(seed: int, axis: int, magnitude: float) -> None:
+    weights = np.random.default_rng(seed).normal(size=(3, 4, 2, 5)).astype(np.float32) * magnitude
+    weights = weights.astype(np.float32)
+
+    scales = weight_scales(weights, axis=axis)
+    codes = quantize_weights(weights, scales, axis=axis)
+
+    assert codes.min() >= -127
+    shape = [1] * 4
+    shape[axis] = -1
+    restored = codes.astype(np.float64) * scales.astype(np.float64).reshape(shape)
+    assert np.all(np.abs(restored - weights) <= scales.max() * 0.501)
+
+
+@given(bias=st.floats(-1e3, 1e3), hi=st.floats(1e-3, 1e3))
+def test_a_dead_channels_bias_fits_int32_and_is_kept(bias: float, hi: float) -> None:
+    weights = np.zeros((2, 3, 1, 1), np.float32)
+    weights[0] = 1.0
+    biases = np.array([0.0, bias], np.float32)
+
+    scales = weight_scales(weights, axis=0, bias=biases, input_range=Range(0.0, hi))
+
+    for scheme in (SYMMETRIC, ASYMMETRIC):
+        step = activation_params(Range(0.0, hi), scheme).scale * float(scales[1])
+        code = round(float(biases[1]) / step)
+        assert abs(code) < 2**31
+        # Half a step of the sum of products, far below what int8 outputs can tell.
+        assert abs(code * step - float(biases[1])) <= max(abs(bias), hi) * 1e-5
+
+
+def test_weights_with_a_nan_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="NaN"):
+        weight_scales(np.array([[np.nan]], np.float32), axis=0)

@@ -1,0 +1,87 @@
+"""Operators on one value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from edgecls.core.errors import UnsupportedOperatorError
+from edgecls.export.tflite import lower
+
+SHAPES = [(1, 12), (1, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("Relu", {}), ("Sigmoid", {}), ("Tanh", {}), ("Softmax", {"axis": -1}),
+        ("Softmax", {"axis": 1}), ("HardSwish", {}), ("LeakyRelu", {"alpha": 0.1}), ("Elu", {}),
+        ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), ("Abs", {}),
+        ("Gelu", {}), ("Gelu", {"approximate": "tanh"}),
+    ],
+)  # fmt: skip
+def test_in_float_and_in_int8(lab, shape, op, attributes):
+    model = lab.one(op, shape, **attributes)
+    channels_last = op == "Softmax" and len(shape) == 4 and attributes["axis"] == -1
+
+    lab.float_check(model, transposes=channels_last)
+    # hard-swish and hard-sigmoid round twice inside.
+    lowered = lab.int8_check(
+        lab.quantize(model), steps=1 + ("Hard" in op), transposes=channels_last
+    )
+
+    assert lowered.quantized == 1
+
+
+@pytest.mark.parametrize("op", ["Exp", "Neg", "Floor", "Reciprocal"])
+def test_in_float(lab, op):
+    lab.float_check(lab.one(op, (1, 3, 4, 5)))
+
+
+@pytest.mark.parametrize("op", ["Sqrt", "Log"])
+def test_of_positive_values(lab, op):
+    nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node(op, ["e"], ["y"])]
+
+    lab.float_check(lab.graph(nodes, (1, 3, 4, 5)))
+
+
+def test_hard_sigmoid_of_another_slope(lab):
+    lab.float_check(lab.one("HardSigmoid", (1, 6), alpha=0.3, beta=0.4))
+
+
+def test_prelu(lab):
+    slopes = lab.rng.uniform(0, 1, (3, 1, 1)).astype(np.float32)
+
+    lab.float_check(lab.one("PRelu", (1, 3, 4, 5), [slopes]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 6.0), (-1.0, 1.0), (0.0, None), (-0.5, 0.25), (None, 0.3), (None, None)]
+)
+def test_clip(lab, low, high):
+    bounds = [None if limit is None else np.float32(limit) for limit in (low, high)]
+    model = lab.one("Clip", (1, 3, 4, 5), bounds)
+
+    lab.float_check(model)
+    assert lab.int8_check(
+        lab.quantize(model), left_float=len(lower(lab.quantize(model)).left_float)
+    )
+
+
+@pytest.mark.parametrize("op", ["Relu", "Sigmoid"])
+def test_another_output_scale_is_requantized(lab, operators, op):
+    model = lab.quantize(lab.one(op, (1, 12)))
+    for tensor in model.graph.initializer:
+        if tensor.name == "y_s":
+            tensor.raw_data = np.float32(1 / 100).tobytes()
+
+    lowered = lab.int8_check(model)
+
+    assert operators(lowered)["QUANTIZE"] == (op == "Sigmoid")
+
+
+def test_elu_of_another_alpha_is_refused(lab):
+    with pytest.raises(UnsupportedOperatorError, match="alpha"):
+        lower(lab.one("Elu", (1, 4), alpha=0.5))

@@ -1,0 +1,156 @@
+"""Where int8 and float meet, and graphs that no placement of ours would make."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from edgecls.core.errors import GraphError, UnsupportedOperatorError
+from edgecls.export.tflite import lower
+
+
+def weights(lab, *shape):
+    return lab.rng.normal(0, 0.3, shape).astype(np.float32)
+
+
+def two_layers(lab):
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "v"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["y"]),
+    ]
+    constants = {"w": weights(lab, 6, 3, 3, 3), "v": weights(lab, 5, 6, 3, 3)}
+    return lab.graph(nodes, (1, 3, 8, 8), constants)
+
+
+def test_whole_graph_in_int8(lab, operators):
+    lowered = lab.int8_check(lab.quantize(two_layers(lab)))
+
+    assert (lowered.input.dtype, lowered.output.dtype) == ("int8", "int8")
+    assert (lowered.quantized, lowered.left_float) == (3, ())
+    assert operators(lowered) == {"CONV_2D": 2, "MEAN": 1, "RESHAPE": 1}
+
+
+def test_float_in_the_middle(lab, operators):
+    model = lab.quantize(two_layers(lab), skip=["r"])
+
+    lowered = lab.int8_check(model, left_float=2)
+
+    assert lowered.left_float == ("Conv_0", "Conv_2")
+    assert operators(lowered)["DEQUANTIZE"] == 1
+    assert operators(lowered)["QUANTIZE"] == 1
+
+
+def test_float_input_and_output(lab, operators):
+    model = lab.quantize(two_layers(lab), skip=["x", "y", "g"])
+    inputs = lab.data(model)
+    lowered = lower(model)
+
+    (expected,) = lab.onnx(model, inputs)
+    found = lab.tflite(lowered, inputs)
+
+    assert (lowered.input.dtype, lowered.output.dtype) == ("float32", "float32")
+    assert lowered.left_float == ("Conv_0", "GlobalAveragePool_3")
+    assert np.abs(expected - found).max() <= 2e-2 * np.abs(expected).max()
+
+
+def requantizing(op, same):
+    """A graph whose output has another scale than its input, though the operator keeps values."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        op,
+        helper.make_node("QuantizeLinear", ["o", "t", "u"], ["oq"]),
+        helper.make_node("DequantizeLinear", ["oq", "t", "u"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.02), "z": np.int8(5)}
+    other = ("s", "z") if same else ("t", "u")
+    nodes[3].input[1:] = nodes[4].input[1:] = other
+    if not same:
+        constants |= {"t": np.float32(0.05), "u": np.int8(-30)}
+    return nodes, constants
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(
+    "op",
+    [
+        helper.make_node("MaxPool", ["d"], ["o"], kernel_shape=[2, 2]),
+        helper.make_node("AveragePool", ["d"], ["o"], kernel_shape=[2, 2]),
+        helper.make_node("Flatten", ["d"], ["o"]),
+        helper.make_node("Transpose", ["d"], ["o"], perm=[0, 2, 3, 1]),
+    ],
+    ids=lambda op: op.op_type,
+)
+def test_scales_are_never_changed_silently(lab, operators, op, same):
+    nodes, constants = requantizing(op, same)
+    model = lab.graph(nodes, (1, 3, 6, 6), constants)
+
+    lowered = lab.int8_check(model, transposes=lower(model).transposes - (op.op_type != "Flatten"))
+
+    assert operators(lowered)["QUANTIZE"] == (not same)
+
+
+def test_concat_of_other_scales_is_requantized(lab, operators):
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["t"]),
+        helper.make_node("Concat", ["x", "t"], ["y"], axis=1),
+    ]
+    lowered = lab.int8_check(lab.quantize(lab.graph(nodes, (1, 3, 4, 4))))
+
+    assert operators(lowered)["QUANTIZE"] == 1
+
+
+def test_scales_are_kept_to_the_letter(lab):
+    model = lab.quantize(two_layers(lab))
+    given = {
+        np.frombuffer(t.raw_data, np.float32)[0].tobytes()
+        for t in model.graph.initializer
+        if t.name in {"x_s", "r_s", "d_s", "y_s"}
+    }
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.ModelT.InitFromPackedBuf(lower(model).data).subgraphs[0]
+    kept = {
+        np.float32(t.quantization.scale[0]).tobytes()
+        for t in graph.tensors
+        if t.quantization is not None and t.quantization.scale is not None
+    }
+
+    assert given <= kept
+
+
+def test_scale_computed_at_run_time_is_refused(lab):
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["s"], keepdims=0),
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+
+    with pytest.raises(UnsupportedOperatorError, match="one constant"):
+        lower(lab.graph(nodes, (1, 4), {"z": np.int8(0)}))
+
+
+def test_16_bit_activations_are_refused(lab):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.1), "z": np.int16(0)}
+
+    with pytest.raises(UnsupportedOperatorError, match="int16"):
+        lower(lab.graph(nodes, (1, 4), constants, opset=21))
+
+
+def test_negative_scale_is_refused(lab):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    constants = {"s": np.float32(-0.1), "z": np.int8(0)}
+
+    with pytest.raises(GraphError, match="positive float32 scale"):
+        lower(lab.graph(nodes, (1, 4), constants))

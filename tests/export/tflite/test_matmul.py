@@ -1,0 +1,102 @@
+"""Fully connected layers and matrix products."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from edgecls.core.errors import UnsupportedOperatorError
+from edgecls.export.tflite import lower
+
+
+def weights(lab, *shape):
+    return lab.rng.normal(0, 0.3, shape).astype(np.float32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 20),
+    transposed=st.booleans(),
+    bias=st.booleans(),
+    relu=st.booleans(),
+)
+def test_gemm(lab, inputs, outputs, transposed, bias, relu):
+    shape = (outputs, inputs) if transposed else (inputs, outputs)
+    constants = {"w": weights(lab, *shape), "b": weights(lab, outputs)}
+    end = "g" if relu else "y"
+    names = ["x", "w", "b"] if bias else ["x", "w"]
+    nodes = [helper.make_node("Gemm", names, [end], transB=int(transposed))]
+    if relu:
+        nodes.append(helper.make_node("Relu", [end], ["y"]))
+
+    lab.both(lab.graph(nodes, (1, inputs), constants))
+
+
+def test_gemm_factors(lab):
+    model = lab.one(
+        "Gemm", (1, 8), [weights(lab, 5, 8), weights(lab, 5)], transB=1, alpha=0.5, beta=2.0
+    )
+
+    lab.float_check(model)
+    with pytest.raises(UnsupportedOperatorError, match="alpha"):
+        lower(lab.quantize(model))
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (1, 4, 6), (1, 2, 3, 6)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_matmul_by_weights(lab, operators, shape, bias):
+    constants = {"w": weights(lab, 6, 5), "b": weights(lab, 5)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m" if bias else "y"])]
+    if bias:
+        nodes.append(helper.make_node("Add", ["b", "m"], ["y"]))
+    model = lab.graph(nodes, shape, constants)
+
+    lab.both(model, transposes=len(shape) == 4)
+    assert operators(lower(model))["ADD"] == 0
+
+
+@pytest.mark.parametrize("features", [(3, 1, 1), (3, 4, 5), (1, 4, 5)])
+@pytest.mark.parametrize("between", [None, "Relu", "Sigmoid"])
+def test_flattened_image_needs_no_transpose(lab, operators, features, between):
+    count = int(np.prod(features))
+    nodes = [helper.make_node("Flatten", ["x"], ["f"])]
+    if between:
+        nodes.append(helper.make_node(between, ["f"], ["r"]))
+    nodes.append(helper.make_node("Gemm", ["r" if between else "f", "w"], ["y"], transB=1))
+    model = lab.graph(nodes, (1, *features), {"w": weights(lab, 7, count)})
+
+    for lowered in lab.both(model):
+        assert operators(lowered)["TRANSPOSE"] == 0
+
+
+def test_flattened_image_that_is_used_as_such(lab):
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Relu", ["f"], ["y"])]
+
+    lab.both(lab.graph(nodes, (1, 3, 4, 5)), transposes=1)
+
+
+def test_product_of_activations(lab, operators):
+    nodes = [
+        helper.make_node("Reshape", ["x", "heads"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["t"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["h", "t"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "h"], ["y"]),
+    ]
+    model = lab.graph(nodes, (1, 40), {"heads": np.asarray([1, 2, 5, 4], np.int64)})
+
+    for lowered in lab.both(model, steps=2):
+        # The transposed operand is read as it is.
+        assert operators(lowered)["TRANSPOSE"] == 0
+        assert operators(lowered)["BATCH_MATMUL"] == 2
+
+
+def test_weights_computed_at_run_time_are_refused(lab):
+    nodes = [helper.make_node("Gemm", ["x", "x"], ["y"], transB=1)]
+
+    with pytest.raises(UnsupportedOperatorError, match="run time"):
+        lower(lab.graph(nodes, (1, 4)))

@@ -1,0 +1,218 @@
+"""From the float graph to the files that a target's runtimes take, each compared as it is made."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..bundle.manifest import Artefact
+from ..calibration.placement import QuantizedGraph, place_qdq
+from ..core.preprocess import Preprocess
+from ..core.progress import Progress
+from ..core.ranges import RangeTable
+from ..core.values import Logits, Precision, QuantScheme, StepCheck, TensorSpec
+from ..export.passes.to_float16 import to_float16
+from ..export.tflite import TfliteModel, lower, try_in_subprocess
+from ..runtimes.backend import Options
+from ..runtimes.backends import open_backend
+from ..runtimes.tensorrt_build import build_engine, tensorrt_rtx_available
+from ..targets import Target
+from .float_graph import STEP_LIMIT, FloatGraph, check_step
+from .samples import Samples
+from .timing import Stages
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A file of a bundle with what it answers to the samples.
+
+    Attributes:
+        artefact: Its entry in the manifest.
+        data: Its bytes.
+        logits: Shape (samples, classes), float32: of the file itself or, for TensorRT's, of its
+            simulation.
+    """
+
+    artefact: Artefact
+    data: bytes
+    logits: Logits
+
+
+@dataclass(slots=True, kw_only=True)
+class ArtefactBuilder:
+    """Makes each target's files from one float graph and one table of ranges.
+
+    What two targets share (a Q/DQ graph, an engine) is made once.
+
+    Attributes:
+        graph: The float graph.
+        table: Its ranges; None where nothing is quantized.
+        preprocess: What samples go through.
+        samples: What the files are compared on.
+        reference: The float graph's logits on the samples.
+        stages: Takes the times.
+        progress: Takes the notices.
+        graphs: The ONNX graphs that were made on the way, by name.
+    """
+
+    graph: FloatGraph
+    table: RangeTable | None
+    preprocess: Preprocess
+    samples: Samples
+    reference: Logits
+    stages: Stages
+    progress: Progress
+    graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
+    _built: dict[str, tuple[Built, tuple[StepCheck, ...]]] = field(default_factory=dict)
+    _engines: dict[str, bytes] = field(default_factory=dict)
+    _warned: bool = False
+
+    def build(
+        self, target: Target, precision: Precision
+    ) -> tuple[tuple[Built, ...], tuple[StepCheck, ...]]:
+        """Return a target's files, the primary one first, and the checks that they passed.
+
+        Raises:
+            CheckFailedError: A file answers differently from what it was made from.
+            UnsupportedOperatorError: The target's format lacks an operator.
+        """
+        if target.ships == "tflite":
+            built, steps = self._once(f"tflite-{precision}-{target.scheme}", target, precision)
+            return (built,), steps
+        primary, steps = self._once(f"onnx-{precision}-{target.scheme}", target, precision)
+        all_built = [primary]
+        if precision == "int8" and target.base_precision == "fp16":
+            plain, more = self._once(f"onnx-fp16-{target.scheme}", target, "fp16")
+            all_built.append(plain)
+            steps += more
+        engine = self._engine(primary)
+        for other in all_built[1:]:
+            self._engine(other)
+        if engine is not None and target.engine:
+            all_built.append(_engine_artefact(primary, engine))
+        return tuple(all_built), steps
+
+    def _once(
+        self, key: str, target: Target, precision: Precision
+    ) -> tuple[Built, tuple[StepCheck, ...]]:
+        if key not in self._built:
+            make = self._tflite if target.ships == "tflite" else self._onnx
+            self._built[key] = make(target, precision)
+        return self._built[key]
+
+    def _quantized(self, scheme: QuantScheme) -> QuantizedGraph:
+        assert self.table is not None
+        with self.stages.stage("quantize"):
+            quantized = place_qdq(self.graph.model, self.table, scheme)
+        self.graphs[f"qdq.{scheme.placement}.{scheme.activations}"] = quantized.model
+        return quantized
+
+    def _onnx(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
+        steps: list[StepCheck] = []
+        quantized = self._quantized(target.scheme) if precision == "int8" else None
+        model = self.graph.model if quantized is None else quantized.model
+        against, expected = "the float graph", self.reference
+        if quantized is not None:
+            expected_q = self._simulate(model, "int8")
+            steps.append(check_step("quantize", against, expected, expected_q, None))
+            against, expected = "the Q/DQ graph over float32", expected_q
+        if precision == "fp16" or (precision == "int8" and target.base_precision == "fp16"):
+            with self.stages.stage("cast to FP16"):
+                half = ir.from_proto(model)
+                to_float16(half)
+                model = ir.to_proto(half)
+                onnx.checker.check_model(model, full_check=True)
+        logits = self._simulate(model, precision)
+        if precision != "fp32":
+            limit = target.tolerances[precision].logits
+            steps.append(check_step(f"cast-{precision}", against, expected, logits, limit))
+        artefact = Artefact(
+            path=f"model.{precision}.onnx",
+            format="onnx",
+            precision=precision,
+            input=_spec(model.graph.input[0]),
+            output=_spec(model.graph.output[0]),
+            quantized=0 if quantized is None else quantized.quantized,
+            left_float=() if quantized is None else quantized.left_float,
+        )
+        data = model.SerializeToString(deterministic=True)
+        return Built(artefact=artefact, data=data, logits=logits), tuple(steps)
+
+    def _tflite(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
+        steps: list[StepCheck] = []
+        model, against, expected, limit = (
+            self.graph.model, "the float graph", self.reference, STEP_LIMIT,
+        )  # fmt: skip
+        if precision == "int8":
+            model = self._quantized(target.scheme).model
+            simulated = self._simulate(model, "int8")
+            steps.append(check_step("quantize", against, expected, simulated, None))
+            against, expected = "the simulation of the Q/DQ graph", simulated
+            limit = target.tolerances["int8"].logits
+        with self.stages.stage("lower to TFLite"):
+            lowered: TfliteModel = lower(model)
+            try_in_subprocess(lowered.data)
+        backend = open_backend(
+            "litert", lowered.data, self.preprocess, Options(precision=precision)
+        )
+        logits = backend.logits(self.samples.pixels)
+        steps.append(check_step("lower", against, expected, logits, limit))
+        artefact = Artefact(
+            path=f"model.{precision}.tflite",
+            format="tflite",
+            precision=precision,
+            input=lowered.input,
+            output=lowered.output,
+            quantized=lowered.quantized,
+            left_float=lowered.left_float,
+        )
+        return Built(artefact=artefact, data=lowered.data, logits=logits), tuple(steps)
+
+    def _simulate(self, model: onnx.ModelProto, precision: Precision) -> Logits:
+        data = model.SerializeToString()
+        backend = open_backend("onnxruntime", data, self.preprocess, Options(precision=precision))
+        return backend.logits(self.samples.pixels)
+
+    def _engine(self, built: Built) -> bytes | None:
+        """Return TensorRT-RTX's engine: its parser and builder must take what ships."""
+        if tensorrt_rtx_available() is None:
+            if not self._warned:
+                self.progress.note(
+                    "TensorRT-RTX is not installed, so its parser and builder did not check what "
+                    "ships; run: pip install 'edgecls[tensorrt-rtx]'"
+                )
+                self._warned = True
+            return None
+        path = built.artefact.path
+        if path not in self._engines:
+            with self.stages.stage("build TensorRT-RTX engine"):
+                self._engines[path] = build_engine(built.data, api="tensorrt-rtx")
+        return self._engines[path]
+
+
+def _engine_artefact(primary: Built, engine: bytes) -> Built:
+    artefact = primary.artefact
+    return Built(
+        artefact=Artefact(
+            path=re.sub(r"\.onnx$", ".rtx.engine", artefact.path),
+            format="tensorrt-rtx",
+            precision=artefact.precision,
+            input=artefact.input,
+            output=artefact.output,
+            quantized=artefact.quantized,
+            left_float=artefact.left_float,
+        ),
+        data=engine,
+        logits=primary.logits,
+    )
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_value or None for dim in tensor.shape.dim)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    return TensorSpec(name=value.name, shape=shape, dtype=dtype)

@@ -1,0 +1,260 @@
+"""A trained classifier becomes one bundle per target."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import onnx
+
+from ..bundle import write_bundle
+from ..bundle.manifest import CalibrationInfo, Fingerprint, GoldenSample, Manifest, ModelInfo
+from ..core.errors import UsageError
+from ..core.files import sha256_bytes, write_atomic
+from ..core.preprocess import Preprocess, resolve_preprocess
+from ..core.progress import Progress
+from ..core.ranges import CalibrationMethod, RangeTable
+from ..core.values import Precision, StepCheck
+from ..core.version import VERSION
+from ..data.images import ImageFile, list_images, select_images
+from ..data.labels import Labels, read_labels
+from ..models import LoadedModel, load_model
+from ..targets import Target, get_target
+from .artefacts import ArtefactBuilder, Built
+from .calibrate import calibrate
+from .float_graph import float_graph, resolve_input, run_onnx
+from .samples import Samples, pixels_to_png, real_samples, synthetic_samples
+from .timing import Stages
+
+TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "ai-edge-litert",
+                "tensorrt-rtx-cu12-bindings", "timm", "torchvision", "numpy", "pillow")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What to export, as the command line has it.
+
+    Attributes:
+        source: The model.
+        targets: Names, at least one.
+        out: Bundles are written to ``out/TARGET``.
+        weights: A checkpoint.
+        calib: A folder of images, for int8.
+        calib_images: How many of them.
+        labels: A file of class names.
+        preprocess: A preset's name or a TOML file.
+        num_classes: Of the model's head.
+        precision: Of every bundle; None is int8.
+        method: How ranges are chosen.
+        seed: Chooses the calibration images.
+        allow_random_weights: Whether a model that nobody trained may be exported.
+        keep_graphs: A folder for the ONNX graphs between the stages.
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    out: Path
+    weights: Path | None = None
+    calib: Path | None = None
+    calib_images: int = 100
+    labels: Path | None = None
+    preprocess: str | None = None
+    num_classes: int | None = None
+    precision: Precision | None = None
+    method: CalibrationMethod = "minmax"
+    seed: int = 0
+    allow_random_weights: bool = False
+    keep_graphs: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedBundle:
+    """A bundle that was written."""
+
+    path: Path
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What an export made, and what each stage took in seconds."""
+
+    bundles: tuple[ExportedBundle, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def export(options: ExportOptions, progress: Progress) -> ExportResult:
+    """Export a model for every target that was asked for.
+
+    Every target's files are made and compared before the first bundle is written; each bundle is
+    written whole or not at all.
+
+    Raises:
+        EdgeclsError: With the cause's exit code; no bundle was changed.
+    """
+    targets, precision = _check_options(options)
+    stages = Stages(progress)
+    images = _calibration_images(options, progress)
+    given = resolve_preprocess(options.preprocess) if options.preprocess else None
+    with stages.stage("load model"):
+        loaded = load_model(
+            options.source, weights=options.weights, num_classes=options.num_classes
+        )
+        for note in loaded.notes:
+            progress.note(note)
+        if loaded.random_weights and not options.allow_random_weights:
+            raise UsageError(
+                f"{options.source} has random weights: nothing is downloaded; give --weights FILE "
+                "(or --allow-random-weights to try the conversion)"
+            )
+        preprocess, size = resolve_input(loaded, given)
+        labels = read_labels(options.labels) if options.labels else None
+        samples = real_samples(images, preprocess, size) if images else None
+        if samples is None:
+            samples = synthetic_samples(preprocess, size, options.seed)
+    tensors = preprocess.normalize(samples.pixels)
+    graph = float_graph(loaded, preprocess=preprocess, size=size, tensors=tensors, stages=stages)
+    if labels is not None:
+        labels.check(graph.num_classes)
+    table: RangeTable | None = None
+    fingerprint: Fingerprint | None = None
+    if precision == "int8":
+        with stages.stage("calibrate"):
+            table, fingerprint = calibrate(
+                graph.model, images, preprocess=preprocess, size=size, method=options.method,
+                seed=options.seed, progress=progress,
+            )  # fmt: skip
+    builder = ArtefactBuilder(
+        graph=graph, table=table, preprocess=preprocess, samples=samples,
+        reference=run_onnx(graph.model, tensors), stages=stages, progress=progress,
+    )  # fmt: skip
+    made = [(target, *builder.build(target, precision)) for target in targets]
+    if options.keep_graphs is not None:
+        _keep(options.keep_graphs, {"float": graph.model, **builder.graphs})
+    bundles = []
+    with stages.stage("write"):
+        for target, built, steps in made:
+            manifest = _manifest(
+                options, target, precision, loaded, graph.model, preprocess, labels,
+                graph.num_classes, (*graph.steps, *steps), built, samples, table, fingerprint,
+            )  # fmt: skip
+            path = options.out / target.name
+            written = write_bundle(path, manifest, _files(built, samples))
+            bundles.append(ExportedBundle(path=path, manifest=written))
+    return ExportResult(bundles=tuple(bundles), seconds=stages.seconds)
+
+
+def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision]:
+    precision: Precision = options.precision or "int8"
+    targets = tuple(get_target(name) for name in dict.fromkeys(options.targets))
+    if not targets:
+        raise UsageError("no target; give --target at least once")
+    for target in targets:
+        if precision not in target.precisions:
+            raise UsageError(
+                f"{target.name} does not run {precision}; it runs: {', '.join(target.precisions)}"
+            )
+    if precision == "int8" and options.calib is None:
+        raise UsageError(
+            "int8 needs images to calibrate with: give --calib DIR, or --precision "
+            + " or ".join(p for p in targets[0].precisions if p != "int8")
+        )
+    if options.calib_images < 1:
+        raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
+    return targets, precision
+
+
+def _calibration_images(options: ExportOptions, progress: Progress) -> tuple[ImageFile, ...]:
+    if options.calib is None:
+        return ()
+    found = list_images(options.calib)
+    if len(found) < options.calib_images:
+        progress.note(
+            f"{options.calib} has {len(found)} images, not {options.calib_images}: all are used"
+        )
+    return select_images(found, options.calib_images, options.seed)
+
+
+def _manifest(
+    options: ExportOptions,
+    target: Target,
+    precision: Precision,
+    loaded: LoadedModel,
+    graph: onnx.ModelProto,
+    preprocess: Preprocess,
+    labels: Labels | None,
+    num_classes: int,
+    steps: tuple[StepCheck, ...],
+    built: Sequence[Built],
+    samples: Samples,
+    table: RangeTable | None,
+    fingerprint: Fingerprint | None,
+) -> Manifest:
+    calibration = None
+    if table is not None:
+        calibration = CalibrationInfo(
+            method=table.method,
+            images=table.images,
+            seed=table.seed,
+            data_sha256=table.data_sha256,
+            table_sha256=table.sha256(),
+        )
+    return Manifest(
+        target=target.name,
+        precision=precision,
+        model=ModelInfo(
+            source=Path(options.source).name if Path(options.source).is_file() else options.source,
+            weights_sha256=loaded.weights_sha256,
+            parameters=loaded.parameters,
+            graph_sha256=sha256_bytes(graph.SerializeToString(deterministic=True)),
+        ),
+        preprocess=preprocess,
+        labels=labels.names if labels else None,
+        synsets=labels.synsets if labels else None,
+        num_classes=num_classes,
+        artefacts=tuple(item.artefact for item in built),
+        steps=steps,
+        golden=tuple(
+            GoldenSample(
+                image=f"golden/{index}{suffix}",
+                pixels=f"golden/{index}.pixels.png",
+                logits={item.artefact.path: _logits_name(index, item) for item in built},
+            )
+            for index, suffix in enumerate(samples.suffixes)
+        ),
+        golden_source=samples.source,
+        tools=_tools(),
+        files={},
+        calibration=calibration,
+        fingerprint=fingerprint,
+    )
+
+
+def _files(built: Sequence[Built], samples: Samples) -> dict[str, bytes]:
+    files = {item.artefact.path: item.data for item in built}
+    for index, (data, suffix) in enumerate(zip(samples.files, samples.suffixes, strict=True)):
+        files[f"golden/{index}{suffix}"] = data
+        files[f"golden/{index}.pixels.png"] = pixels_to_png(samples.pixels[index])
+        for item in built:
+            files[_logits_name(index, item)] = item.logits[index].astype("<f4").tobytes()
+    return files
+
+
+def _logits_name(index: int, item: Built) -> str:
+    return f"golden/{index}.{item.artefact.precision}.f32"
+
+
+def _tools() -> dict[str, str]:
+    installed = {
+        distribution.name.lower().replace("_", "-"): distribution.version
+        for distribution in importlib.metadata.distributions()
+    }
+    return {"edgecls": VERSION} | {name: installed[name] for name in TOOLS if name in installed}
+
+
+def _keep(folder: Path, graphs: dict[str, onnx.ModelProto]) -> None:
+    for name, graph in graphs.items():
+        write_atomic(folder / f"{name}.onnx", graph.SerializeToString(deterministic=True))

@@ -1,0 +1,232 @@
+"""From a model source to a float ONNX graph that was compared with it at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessError
+from ..core.preprocess import PRESETS, Preprocess
+from ..core.values import Logits, StepCheck, Tensor, relative_difference
+from ..export.passes.fold_batch_norm import fold_batch_norm
+from ..export.simplify import simplify, to_opset
+from ..export.torch_onnx import TorchToOnnx
+from ..models import LoadedModel
+from .timing import Stages
+
+# float32 sums in another order differ by 1e-6 or so; above this a step changed the model.
+STEP_LIMIT: Final = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatGraph:
+    """The graph that everything else is made from.
+
+    Attributes:
+        model: One input (batch, channels, height, width), one output: the logits.
+        steps: What each step changed, on the samples.
+        num_classes: Length of the logits.
+    """
+
+    model: onnx.ModelProto
+    steps: tuple[StepCheck, ...]
+    num_classes: int
+
+
+def resolve_input(
+    loaded: LoadedModel, preprocess: Preprocess | None
+) -> tuple[Preprocess, tuple[int, int]]:
+    """Return the preprocessing and the model's (height, width): never a guess.
+
+    Raises:
+        PreprocessError: Neither the user nor the model says, or they contradict each other.
+    """
+    chosen = preprocess or loaded.preprocess
+    if chosen is None:
+        raise PreprocessError(
+            f"{loaded.source} does not say how its images are prepared; "
+            f"give --preprocess with a preset ({', '.join(PRESETS)}) or a TOML file"
+        )
+    channels, *model_size = loaded.input_size or (chosen.channels, 0, 0)
+    if channels != chosen.channels:
+        raise PreprocessError(
+            f"{loaded.source} takes {channels} channel(s), the preprocessing gives "
+            f"{chosen.channels} ({chosen.color}); give another --preprocess"
+        )
+    size = chosen.output_size
+    fixed = loaded.onnx is not None or loaded.fixed_batch is not None
+    if size is None:
+        if 0 in model_size:
+            raise PreprocessError(
+                f"neither {loaded.source} nor the preprocessing gives the image's size; "
+                "set crop or resize = [h, w] in --preprocess FILE"
+            )
+        size = (model_size[0], model_size[1])
+    elif fixed and 0 not in model_size and size != tuple(model_size):
+        raise PreprocessError(
+            f"{loaded.source} takes {model_size[0]}x{model_size[1]} px, the preprocessing gives "
+            f"{size[0]}x{size[1]}; set crop = [{model_size[0]}, {model_size[1]}]"
+        )
+    return chosen, size
+
+
+def float_graph(
+    loaded: LoadedModel, *, preprocess: Preprocess, size: tuple[int, int], tensors: Tensor,
+    stages: Stages,
+) -> FloatGraph:  # fmt: skip
+    """Export, simplify and fold, and compare the outputs after each step.
+
+    Args:
+        loaded: The model.
+        preprocess: Gives the number of channels.
+        size: (height, width) in px.
+        tensors: Samples to compare on, shape (N, C, H, W).
+        stages: Takes the times.
+
+    Raises:
+        CheckFailedError: A step moved the outputs by more than ``STEP_LIMIT``.
+        ModelError, GraphError: The model cannot be exported.
+    """
+    steps: list[StepCheck] = []
+    with stages.stage("torch -> ONNX" if loaded.onnx is None else "read ONNX"):
+        if loaded.onnx is not None:
+            model = onnx.ModelProto.FromString(loaded.onnx)
+            expected = run_onnx(model, tensors)
+            against = "the ONNX file"
+            model = to_opset(model)
+        else:
+            assert loaded.module is not None
+            expected = run_torch(loaded, tensors)
+            against = "torch"
+            convert = TorchToOnnx(
+                input_size=(preprocess.channels, *size), fixed_batch=loaded.fixed_batch
+            )
+            model = convert(loaded.module)
+        _check_output(loaded, expected)
+        name = "torch-to-onnx" if loaded.onnx is None else "opset"
+        steps.append(check_step(name, against, expected, run_onnx(model, tensors), STEP_LIMIT))
+    passes: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = [
+        ("simplify", simplify),
+        ("fold", _fold),
+    ]
+    with stages.stage("simplify"):
+        for name, apply in passes:
+            model = apply(model)
+            steps.append(check_step(name, against, expected, run_onnx(model, tensors), STEP_LIMIT))
+    return FloatGraph(model=model, steps=tuple(steps), num_classes=expected.shape[1])
+
+
+def check_step(
+    step: str, against: str, expected: Logits, found: Logits, limit: float | None
+) -> StepCheck:
+    """Return how far a step moved the outputs.
+
+    Raises:
+        CheckFailedError: Further than ``limit``, where there is one.
+    """
+    if expected.shape != found.shape:
+        raise CheckFailedError(
+            f"step {step!r} changed the output's shape from {expected.shape} to {found.shape}"
+        )
+    difference = relative_difference(expected, found)
+    if not np.isfinite(difference):
+        raise CheckFailedError(f"step {step!r}: an output is NaN or infinite")
+    if limit is not None and difference > limit:
+        raise CheckFailedError(
+            f"step {step!r} moved the outputs by {difference:.2g} from {against}'s "
+            f"(max|a-b| / max|a|), more than {limit:g}; nothing was written"
+        )
+    return StepCheck(step=step, against=against, max_difference=difference, limit=limit)
+
+
+def run_torch(loaded: LoadedModel, tensors: Tensor) -> Logits:
+    """Return a torch model's logits (N, classes) for tensors (N, C, H, W).
+
+    Raises:
+        ModelError: The model does not take them.
+    """
+    import torch
+
+    assert loaded.module is not None
+    step = loaded.fixed_batch or len(tensors)
+    try:
+        with torch.inference_mode():
+            found = [
+                loaded.module(torch.from_numpy(batch)).numpy() for batch in batches(tensors, step)
+            ]
+    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{loaded.source} does not take images {tensors.shape[1:]} (channels, height, width): "
+            f"{reason}"
+        ) from error
+    return np.concatenate(found)[: len(tensors)].astype(np.float32)
+
+
+class OnnxRunner:
+    """Runs an ONNX graph with ONNX Runtime on tensors, not pixels.
+
+    Raises:
+        GraphError: ONNX Runtime does not take the graph, or not such images.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's errors share no base but Exception
+            raise _not_run(error) from error
+
+    def __call__(self, tensors: Tensor) -> Logits:
+        """Return the first output (N, classes) for tensors (N, C, H, W)."""
+        source = self._session.get_inputs()[0]
+        size = source.shape[0] if isinstance(source.shape[0], int) else len(tensors)
+        try:
+            found = [
+                self._session.run(None, {source.name: batch})[0] for batch in batches(tensors, size)
+            ]
+        except Exception as error:  # as above
+            raise _not_run(error) from error
+        return np.concatenate(found)[: len(tensors)].astype(np.float32)
+
+
+def run_onnx(model: onnx.ModelProto, tensors: Tensor) -> Logits:
+    """Return a graph's logits (N, classes) for tensors (N, C, H, W)."""
+    return OnnxRunner(model)(tensors)
+
+
+def _not_run(error: Exception) -> GraphError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return GraphError(f"ONNX Runtime does not run the graph: {reason}")
+
+
+def batches(tensors: Tensor, size: int) -> list[Tensor]:
+    """Return ``tensors`` in parts of exactly ``size`` images; the last repeats its last image."""
+    parts = [tensors[start : start + size] for start in range(0, len(tensors), size)]
+    missing = size - len(parts[-1])
+    if missing:
+        parts[-1] = np.concatenate([parts[-1], np.repeat(parts[-1][-1:], missing, axis=0)])
+    return parts
+
+
+def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph = ir.from_proto(model)
+    return ir.to_proto(graph) if fold_batch_norm(graph) else model
+
+
+def _check_output(loaded: LoadedModel, logits: Logits) -> None:
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ModelError(
+            f"{loaded.source}: expected logits of shape (batch, classes), found {logits.shape}"
+        )
+    if not np.isfinite(logits).all():
+        raise ModelError(f"{loaded.source}: its outputs are NaN or infinite on the samples")

@@ -1,0 +1,98 @@
+"""The images that an export is checked with, and those that become golden samples."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final, Literal
+
+import numpy as np
+from PIL import Image
+
+from ..core.errors import ImageError
+from ..core.preprocess import Preprocess
+from ..core.values import Pixels
+from ..data.images import ImageFile
+from ..runtimes.preprocess import to_pixels
+
+GOLDEN: Final = 4
+_MAX_BYTES: Final = 256 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """A few images with what preprocessing makes of them.
+
+    Attributes:
+        files: Each image file's bytes.
+        suffixes: Each file's ending, with its dot.
+        pixels: Shape (N, H, W, C), uint8.
+        source: Whether they are real.
+    """
+
+    files: tuple[bytes, ...]
+    suffixes: tuple[str, ...]
+    pixels: Pixels
+    source: Literal["calibration", "synthetic"]
+
+
+def real_samples(
+    images: Sequence[ImageFile], preprocess: Preprocess, size: tuple[int, int]
+) -> Samples | None:
+    """Return the smallest readable ones of the images; None where there are not enough.
+
+    The smallest, because they ship with every bundle; at most 256 KiB each.
+    """
+    by_size = sorted(images, key=lambda image: (image.path.stat().st_size, image.name))
+    files: list[bytes] = []
+    suffixes: list[str] = []
+    pixels: list[Pixels] = []
+    for image in by_size:
+        if len(files) == GOLDEN or image.path.stat().st_size > _MAX_BYTES:
+            break
+        try:
+            found = to_pixels(image.path, preprocess, size=size)
+        except ImageError:
+            continue  # the calibration pass reports it
+        files.append(image.path.read_bytes())
+        suffixes.append(PurePosixPath(image.name).suffix.lower())
+        pixels.append(found)
+    if len(files) < GOLDEN:
+        return None
+    return Samples(
+        files=tuple(files),
+        suffixes=tuple(suffixes),
+        pixels=np.stack(pixels),
+        source="calibration",
+    )
+
+
+def synthetic_samples(preprocess: Preprocess, size: tuple[int, int], seed: int) -> Samples:
+    """Return seeded images of soft coloured blots, as PNG files."""
+    generator = np.random.default_rng(seed)
+    height, width = size
+    if preprocess.output_size is not None:
+        # Another shape than the model's, so that resize and crop have something to do.
+        height, width = height + height // 5, width + width // 3
+    files = []
+    for _ in range(GOLDEN):
+        blots = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        image = Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    return Samples(
+        files=tuple(files),
+        suffixes=(".png",) * GOLDEN,
+        pixels=np.stack([to_pixels(file, preprocess, size=size) for file in files]),
+        source="synthetic",
+    )
+
+
+def pixels_to_png(pixels: Pixels) -> bytes:
+    """Return one image's pixels (H, W, C), channels as the model has them, as a lossless PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
