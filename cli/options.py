@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
@@ -48,18 +51,37 @@ def workstation() -> Iterator[None]:
         raise MissingPackageError(package, "export") from error
 
 
+@contextlib.contextmanager
+def without_info() -> Iterator[None]:
+    """Keep lines that begin with "INFO:" off stderr; LiteRT writes one from C++, with no switch."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as caught:
+        before = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            caught.seek(0)
+            for line in caught:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)
+
+
 def open_predictor(
     bundle: str, backend: str | None, allow_fallback: bool, threads: int | None
 ) -> Predictor:
     """Load a bundle, and say so on stderr where another backend than the target's runs."""
     from ..runtimes import load
 
-    predictor = load(
-        bundle,
-        backend=cast("BackendName | None", backend),
-        allow_fallback=allow_fallback,
-        threads=threads,
-    )
+    with without_info():
+        predictor = load(
+            bundle,
+            backend=cast("BackendName | None", backend),
+            allow_fallback=allow_fallback,
+            threads=threads,
+        )
     if predictor.fell_back:
         click.echo(f"note: simulated with {predictor.backend}: {predictor.fell_back}", err=True)
     return predictor

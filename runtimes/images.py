@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import stat
 from pathlib import Path
@@ -36,6 +37,9 @@ _READERS: Final = (
     (b"MM\0*", "TiffImagePlugin", "TiffImageFile"),
     *((b"P%d" % kind, "PpmImagePlugin", "PpmImageFile") for kind in range(1, 7)),
 )
+
+# Pillow logs what it also raises; where a program sets up no logging, that would be printed twice.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {

@@ -21,7 +21,7 @@ from ..targets.target import BackendName
 from .backend import Backend
 from .images import ImageSource, name_of, read_image
 from .prediction import Prediction, rank
-from .preprocess import to_pixels
+from .preprocess import decoded_to_pixels
 from .selection import Choice, open_choice, select
 
 # One is decoded while one runs; more would make a camera's answers late.
@@ -149,10 +149,7 @@ class Predictor:
         decoded = read_image(image, self._preprocess)
         decode = _since(start)
         start = time.perf_counter()
-        try:
-            pixels = to_pixels(decoded, self._preprocess, size=self.input_size)
-        except ImageError as error:
-            raise ImageError(name, error.reason) from error
+        pixels = decoded_to_pixels(name, decoded, self._preprocess, size=self.input_size)
         return name, pixels, {"decode": decode, "preprocess": _since(start)}
 
     def _classify(self, ready: _Ready, topk: int, logits: bool) -> Prediction:

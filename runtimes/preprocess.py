@@ -44,8 +44,18 @@ def to_pixels(
         ImageError: The image cannot be read, or its size is not the one that the model takes and
             ``preprocess`` does not change it.
     """
-    name = name_of(image)
-    found = _crop_after_resize(name, read_image(image, preprocess), preprocess)
+    return decoded_to_pixels(name_of(image), read_image(image, preprocess), preprocess, size=size)
+
+
+def decoded_to_pixels(
+    name: str, image: Image.Image, preprocess: Preprocess, *, size: tuple[int, int] | None = None
+) -> Pixels:
+    """Resize and crop what ``read_image`` gave, which is upright: its EXIF data is not read again.
+
+    Raises:
+        ImageError: As for ``to_pixels``; ``name`` is what it calls the image.
+    """
+    found = _crop_after_resize(name, image, preprocess)
     if size is not None and (found.height, found.width) != size:
         raise ImageError(
             name,

@@ -22,11 +22,12 @@ from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
 from ..data.labels import Labels, read_labels
 from ..models import LoadedModel, load_model
+from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target, get_target
 from .artefacts import ArtefactBuilder, Built
 from .calibrate import calibrate
 from .float_graph import float_graph, resolve_input, run_onnx
-from .samples import Samples, pixels_to_png, real_samples, synthetic_samples
+from .samples import Samples, real_samples, synthetic_samples
 from .timing import Stages
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "ai-edge-litert",

@@ -89,10 +89,3 @@ def synthetic_samples(preprocess: Preprocess, size: tuple[int, int], seed: int) 
         pixels=np.stack([to_pixels(file, preprocess, size=size) for file in files]),
         source="synthetic",
     )
-
-
-def pixels_to_png(pixels: Pixels) -> bytes:
-    """Return one image's pixels (H, W, C), channels as the model has them, as a lossless PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -70,7 +70,7 @@ def lower(
             raise unsupported(
                 node,
                 "it has no TFLite lowering",
-                f"replace it in the model by operators that have one ({', '.join(LOWERINGS)})",
+                "replace it in the model by operators that have one before exporting it",
             )
         LOWERINGS[node.op_type](ctx, node)
     result = ctx.convert(ctx.form(logits), plain(len(shape_of(logits))), ctx.form(logits).quant)

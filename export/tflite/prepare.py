@@ -8,6 +8,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 
 from ...core.errors import GraphError
+from ..passes.fuse_gelu import fuse_gelu
 
 _OLDEST_OPSET = 11
 
@@ -52,6 +53,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
         )
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph_model)
         common.IdentityEliminationPass()(graph_model)
+        fuse_gelu(graph_model)
         common.RemoveUnusedNodesPass()(graph_model)
         common.TopologicalSortPass()(graph_model)
         graph_model = common.ShapeInferencePass(strict_mode=True)(graph_model).model

@@ -13,6 +13,7 @@ from edgecls.calibration.scheme import (
     weight_scales,
 )
 from edgecls.core.errors import CalibrationError
+from edgecls.core.preprocess import PRESETS
 from edgecls.core.ranges import Range
 from edgecls.core.values import QuantScheme
 
@@ -53,17 +54,28 @@ def test_asymmetric_covers_the_range_and_zero(interval: Range) -> None:
     highest = (127 - params.zero_point) * params.scale
 
     assert -128 <= params.zero_point <= 127
-    assert lowest <= min(interval.lo, 0) + params.scale / 2 + 1e-9
-    assert highest >= max(interval.hi, 0) - params.scale / 2 - 1e-9
+    assert lowest <= min(interval.lo, 0) * (1 - 1e-6)
+    assert highest >= max(interval.hi, 0) * (1 - 1e-6)
+    span = max(interval.hi, 0) - min(interval.lo, 0)
+    assert params.scale <= max(span / 253.5, SMALLEST_SCALE), "at most 1.5 of 255 steps are spent"
 
 
 def test_a_relu_range_uses_every_code() -> None:
     params = activation_params(Range(0.0, 6.0), ASYMMETRIC)
 
-    assert params.zero_point == -128
-    assert params.scale == float(np.nextafter(np.float16(6 / 255), np.float16(1))) or (
-        params.scale == float(np.float16(6 / 255))
-    )
+    assert (params.scale, params.zero_point) == (float(np.float32(6 / 255)), -128)
+
+
+def test_pixels_of_the_inception_preset_are_their_codes() -> None:
+    table = PRESETS["inception"].table()[0]
+    params = activation_params(Range(float(table.min()), float(table.max())), ASYMMETRIC)
+
+    codes = np.rint(table.astype(np.float64) / params.scale) + params.zero_point
+
+    # 0 must be a code and is no pixel's value here (they are odd multiples of half a step).
+    assert len(set(codes.tolist())) >= 255
+    assert codes.min() >= -128
+    assert codes.max() <= 127
 
 
 def test_weight_scales_map_the_largest_to_127() -> None:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecls.core.errors import BadInputError, BundleError, MissingError, MissingPackageError
@@ -83,6 +83,7 @@ def test_float_inputs_are_the_normalised_tensor(
     np.testing.assert_allclose(found, means, rtol=1e-6, atol=1e-7)
 
 
+@settings(deadline=None)
 @given(
     layout=st.sampled_from(["NHWC", "NCHW"]),
     dtype=st.sampled_from([np.int8, np.uint8]),

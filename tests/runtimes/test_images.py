@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -70,6 +70,7 @@ def test_a_transparent_colour_changes_nothing_and_warns_of_nothing(mode: str) ->
     np.testing.assert_array_equal(gray, np.asarray(image.convert("L")))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=40))
 def test_sixteen_bit_gray_keeps_its_high_byte(values: list[int]) -> None:
     wide = np.array([values], np.uint16)
@@ -181,6 +182,7 @@ def test_damaged_files_give_one_line() -> None:
         assert "BytesIO" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_bytes_after_a_magic_number_give_an_image_or_an_image_error(data: Any) -> None:
     whole = bytearray(data.draw(st.sampled_from(WHOLE)))

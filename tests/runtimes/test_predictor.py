@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -162,6 +162,7 @@ def test_to_dict_is_the_documented_form(make_bundle: MakeBundle, tflite_float: b
     assert min(found["speed_ms"].values()) >= 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30), st.integers(1, 40))
 def test_rank_is_sorted_and_adds_up(values: list[float], topk: int) -> None:
     logits = np.array(values, np.float32)
@@ -263,3 +264,33 @@ def test_import_is_light() -> None:
 
 def test_the_package_gives_load() -> None:
     assert edgecls.load is load
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_predict_turns_an_image_once(
+    pi_bundle: Path, weights: Weights, tmp_path: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / "turned.png"
+    Image.fromarray(photo()).save(file, exif=exif)
+
+    found = load(pi_bundle, precision="fp32").predict(file, logits=True)
+
+    assert found.logits == pytest.approx(expected(weights, file), abs=1e-5)
+
+
+def test_predict_and_to_pixels_are_one_preprocessing(
+    pi_bundle: Path, weights: Weights, edgecls_data: Path
+) -> None:
+    predictor = load(pi_bundle, precision="fp32")
+    for file in sorted((edgecls_data / "nasty").iterdir()):
+        try:
+            wanted = expected(weights, file)
+        except ImageError:
+            with pytest.raises(ImageError):
+                predictor.predict(file)
+            continue
+        found = predictor.predict(file, logits=True)
+
+        assert found.logits == pytest.approx(wanted, abs=1e-5), file.name

@@ -12,7 +12,7 @@ from ai_edge_litert.schema_py_generated import ActivationFunctionType as Activat
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
 from ..layout import plain
-from ..lowering import Lowering
+from ..lowering import Form, Lowering
 from ..nodes import attribute, shape_of, unsupported
 from ..quantization import LOGISTIC, TANH, Quant
 from ..steps import apply, finish, fixed, unquantized
@@ -178,6 +178,44 @@ def reciprocal(ctx: Lowering, node: ir.Node) -> None:
     form = unquantized(ctx, node.inputs[0])
     one = fixed(ctx, 1.0, form)
     finish(ctx, node.outputs[0], apply(ctx, Op.DIV, [one, form], form, schema.DivOptionsT()))
+
+
+def swish(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Swish, x * sigmoid(alpha * x)."""
+    ctx.count(node, int8=False)
+    form = unquantized(ctx, node.inputs[0])
+    alpha = attribute(node, "alpha", 1.0)
+    inner = form
+    if alpha != 1.0:
+        factor = fixed(ctx, alpha, form)
+        inner = apply(ctx, Op.MUL, [form, factor], form, schema.MulOptionsT())
+    gate = apply(ctx, Op.LOGISTIC, [inner], form)
+    finish(ctx, node.outputs[0], apply(ctx, Op.MUL, [form, gate], form, schema.MulOptionsT()))
+
+
+def softplus(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Softplus, log(1 + exp(x))."""
+    ctx.count(node, int8=False)
+    finish(ctx, node.outputs[0], _softplus(ctx, unquantized(ctx, node.inputs[0])))
+
+
+def mish(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Mish, x * tanh(softplus(x))."""
+    ctx.count(node, int8=False)
+    form = unquantized(ctx, node.inputs[0])
+    gate = apply(ctx, Op.TANH, [_softplus(ctx, form)], form)
+    finish(ctx, node.outputs[0], apply(ctx, Op.MUL, [form, gate], form, schema.MulOptionsT()))
+
+
+def _softplus(ctx: Lowering, form: Form) -> Form:
+    """Write max(x, 0) + log(1 + exp(-|x|)), which overflows nowhere."""
+    size = apply(ctx, Op.ABS, [form], form)
+    small = apply(ctx, Op.EXP, [apply(ctx, Op.NEG, [size], form)], form)
+    one = fixed(ctx, 1.0, form)
+    sums = apply(ctx, Op.ADD, [small, one], form, schema.AddOptionsT())
+    rest = apply(ctx, Op.LOG, [sums], form)
+    positive = apply(ctx, Op.RELU, [form], form)
+    return apply(ctx, Op.ADD, [positive, rest], form, schema.AddOptionsT())
 
 
 def number(ctx: Lowering, value: float, *, int8: bool) -> int:

@@ -61,14 +61,14 @@ def gather(ctx: Lowering, node: ir.Node) -> None:
     form = unflattened(ctx, ctx.form(source))
     axis = attribute(node, "axis", 0) % len(form.shape)
     chosen = indices.astype(np.int64).ravel() % form.shape[axis]
-    made = _picked(ctx, str(output.name), form, axis, chosen)
+    made = picked(ctx, str(output.name), form, axis, chosen)
     if indices.ndim != 1:
         # The axis is dropped by a single number, split by a table of indices.
         made = ctx.reshape(made, shape_of(output))
     ctx.set(output, made)
 
 
-def _picked(ctx: Lowering, name: str, form: Form, axis: int, indices: NDArray[np.int64]) -> Form:
+def picked(ctx: Lowering, name: str, form: Form, axis: int, indices: NDArray[np.int64]) -> Form:
     """Return the chosen positions along an axis: all of them, a run of them, or a list."""
     shape = (*form.shape[:axis], indices.size, *form.shape[axis + 1 :])
     run = bool((np.diff(indices) == 1).all())

@@ -30,7 +30,7 @@ def max_pool(ctx: Lowering, node: ir.Node) -> None:
     form = ctx.convert(ctx.form(node.inputs[0]), NHWC, ctx.form(node.inputs[0]).quant)
     same = window.is_same(form.shape[2:])
     if not same:
-        form = _pad_lowest(ctx, form, window)
+        form = _pad_lowest(ctx, form, window, zero=_not_negative(ctx, node.inputs[0]))
     _pool(ctx, Op.MAX_POOL_2D, form.tensor, window, same, ctx.new(output, NHWC, form.quant))
 
 
@@ -106,13 +106,23 @@ def _share(window: Window, sizes: Shape, positions: Shape, *, include: bool) -> 
     return (total / np.outer(counts[0], counts[1])).astype(np.float32)
 
 
-def _pad_lowest(ctx: Lowering, form: Form, window: Window) -> Form:
+def _not_negative(ctx: Lowering, value: ir.Value | None) -> bool:
+    """Say whether a value comes from an operator that gives nothing below zero."""
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Clip":
+        bounds = ctx.clip_bounds(node)
+        return bounds is not None and bounds[0] is not None and bounds[0] >= 0
+    return node is not None and node.op_type in ("Relu", "Sigmoid", "HardSigmoid", "Softmax")
+
+
+def _pad_lowest(ctx: Lowering, form: Form, window: Window, *, zero: bool) -> Form:
+    """Surround an image with what no maximum chooses; ``zero`` says that zero is such."""
     if not any(map(any, window.pads)):
         return form
-    pads = ((0, 0), (0, 0), *window.pads)
-    if form.quant is not None and form.quant.zero_point == -128:
-        # Zero is the lowest value: an ordinary PAD, which more runtimes accelerate.
+    if zero or (form.quant is not None and form.quant.zero_point == -128):
+        # An ordinary PAD, which more runtimes accelerate.
         return surround(ctx, form, window)
+    pads = ((0, 0), (0, 0), *window.pads)
     lowest = _lowest(ctx, form.quant)
     shape = tuple(s + sum(p) for s, p in zip(form.shape, pads, strict=True))
     name = f"{ctx.writer.tensors[form.tensor].name}_pad"

@@ -12,6 +12,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from ..layout import NHWC
 from ..lowering import Lowering
 from ..nodes import attribute, optional_input, shape_of, unsupported
+from .joining import picked
 
 # What TFLite's two flags, align_corners and half_pixel_centers, are in ONNX.
 _LINEAR: Final = {
@@ -74,22 +75,23 @@ def _nearest(
 
 
 def depth_to_space(ctx: Lowering, node: ir.Node) -> None:
-    """Lower DepthToSpace whose channels are ordered by position first (DCR)."""
-    if attribute(node, "mode", "DCR") != "DCR":
-        raise unsupported(node, "its mode is CRD", "order the channels by position first (DCR)")
+    """Lower DepthToSpace; TFLite orders channels by position first (DCR)."""
     options = schema.DepthToSpaceOptionsT()
-    options.blockSize = attribute(node, "blocksize", 1)
-    _move(ctx, node, Op.DEPTH_TO_SPACE, options)
+    options.blockSize = block = int(attribute(node, "blocksize", 1))
+    source = ctx.form(node.inputs[0])
+    form = ctx.convert(source, NHWC, source.quant)
+    if attribute(node, "mode", "DCR") == "CRD":
+        channels = np.arange(form.shape[1]).reshape(-1, block * block).T.ravel()
+        form = picked(ctx, f"{node.outputs[0].name}_order", form, 1, channels)
+    out = ctx.new(node.outputs[0], NHWC, form.quant)
+    ctx.writer.operator(Op.DEPTH_TO_SPACE, [form.tensor], [out], options)
 
 
 def space_to_depth(ctx: Lowering, node: ir.Node) -> None:
     """Lower SpaceToDepth."""
     options = schema.SpaceToDepthOptionsT()
     options.blockSize = attribute(node, "blocksize", 1)
-    _move(ctx, node, Op.SPACE_TO_DEPTH, options)
-
-
-def _move(ctx: Lowering, node: ir.Node, code: int, options: object) -> None:
     quant = ctx.form(node.inputs[0]).quant
     data = ctx.tensor(node.inputs[0], NHWC, quant)
-    ctx.writer.operator(code, [data], [ctx.new(node.outputs[0], NHWC, quant)], options)
+    out = ctx.new(node.outputs[0], NHWC, quant)
+    ctx.writer.operator(Op.SPACE_TO_DEPTH, [data], [out], options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,10 @@ NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, 
 class Lab:
     """What the tests do with graphs."""
 
-    seed: int = 0
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    @property
+    def rng(self) -> np.random.Generator:
+        """The same numbers at every use, so that a failure can be repeated."""
+        return np.random.default_rng(0)
 
     def graph(
         self,
@@ -117,19 +119,25 @@ class Lab:
             found.append(interpreter.get_tensor(result["index"]).copy())
         return np.concatenate(found)
 
+    def output_params(self, model: TfliteModel) -> tuple[float, int]:
+        """Return the scale and zero point of an int8 output."""
+        _, graph = subgraph(model)
+        quantization = graph.tensors[graph.outputs[0]].quantization
+        return float(quantization.scale[0]), int(quantization.zeroPoint[0])
+
     def steps(
         self, model: onnx.ModelProto, lowered: TfliteModel, inputs: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         """Return how far the file is from ONNX Runtime on a Q/DQ graph, in steps of the output."""
         (expected,) = self.onnx(model, inputs)
-        wanted = codes(expected, *output_params(lowered))
+        wanted = codes(expected, *self.output_params(lowered))
         return np.abs(wanted.astype(int) - self.tflite(lowered, inputs).astype(int))
 
     def steps_of_optimised(
         self, model: onnx.ModelProto, lowered: TfliteModel, inputs: NDArray[np.float32]
     ) -> NDArray[np.int64]:
         """Return how far ONNX Runtime's fused kernels are from its plain ones."""
-        params = output_params(lowered)
+        params = self.output_params(lowered)
         plain, fused = (
             codes(self.onnx(model, inputs, optimised=on)[0], *params).astype(int)
             for on in (False, True)
@@ -210,12 +218,6 @@ def subgraph(model: TfliteModel) -> tuple[Any, Any]:
     return parsed, parsed.subgraphs[0]
 
 
-def output_params(model: TfliteModel) -> tuple[float, int]:
-    _, graph = subgraph(model)
-    quantization = graph.tensors[graph.outputs[0]].quantization
-    return float(quantization.scale[0]), int(quantization.zeroPoint[0])
-
-
 class _Quantizer:
     def __init__(
         self, lab: Lab, model: onnx.ModelProto, skip: set[str], unsigned: bool, per_tensor: bool
@@ -292,8 +294,9 @@ class _Quantizer:
         return found
 
     def _is_relu6(self, node: onnx.NodeProto) -> bool:
-        bounds = [float(self.constants[n]) for n in node.input[1:3] if n in self.constants]
-        return node.op_type == "Clip" and bounds == [0.0, 6.0]
+        if node.op_type != "Clip":
+            return False
+        return [float(self.constants[n]) for n in node.input[1:3] if n] == [0.0, 6.0]
 
     def _params(self, name: str, node: onnx.NodeProto | None) -> tuple[float, int]:
         if node is not None and node.op_type in SAME and node.input[0] in self.params:

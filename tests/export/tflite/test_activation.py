@@ -35,7 +35,7 @@ def test_in_float_and_in_int8(lab, shape, op, attributes):
     assert lowered.quantized == 1
 
 
-@pytest.mark.parametrize("op", ["Exp", "Neg", "Floor", "Reciprocal"])
+@pytest.mark.parametrize("op", ["Exp", "Neg", "Floor", "Reciprocal", "Softplus", "Mish"])
 def test_in_float(lab, op):
     lab.float_check(lab.one(op, (1, 3, 4, 5)))
 
@@ -85,3 +85,27 @@ def test_another_output_scale_is_requantized(lab, operators, op):
 def test_elu_of_another_alpha_is_refused(lab):
     with pytest.raises(UnsupportedOperatorError, match="alpha"):
         lower(lab.one("Elu", (1, 4), alpha=0.5))
+
+
+def test_softplus_does_not_overflow(lab):
+    nodes = [
+        helper.make_node("Mul", ["x", "big"], ["b"]),
+        helper.make_node("Softplus", ["b"], ["y"]),
+    ]
+
+    lab.float_check(lab.graph(nodes, (1, 12), {"big": np.float32(1000)}))
+
+
+def test_gelu_written_out_is_fused(lab, operators):
+    nodes = [
+        helper.make_node("Div", ["x", "root"], ["d"]),
+        helper.make_node("Erf", ["d"], ["e"]),
+        helper.make_node("Add", ["e", "one"], ["p"]),
+        helper.make_node("Mul", ["x", "p"], ["m"]),
+        helper.make_node("Mul", ["m", "half"], ["y"]),
+    ]
+    numbers = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+
+    lowered = lab.float_check(lab.graph(nodes, (1, 12), numbers))
+
+    assert operators(lowered) == {"GELU": 1}

@@ -48,6 +48,15 @@ def test_equal_graphs_give_equal_bytes(lab):
     assert lower(model).data == lower(model).data
 
 
+def test_the_graph_is_left_as_it_is(lab):
+    model = lab.quantize(small(lab, "batch"))
+    before = model.SerializeToString()
+
+    lower(model)
+
+    assert model.SerializeToString() == before
+
+
 def test_constants_are_aligned_and_kept_once(lab):
     weight = lab.rng.normal(size=(3, 3, 3, 3)).astype(np.float32)
     nodes = [

@@ -1,4 +1,4 @@
-"""Whole classifiers: no TRANSPOSE, float as torch, int8 as ONNX Runtime runs the same Q/DQ graph."""
+"""Whole classifiers, float and int8, against ONNX Runtime on the same graphs; no TRANSPOSE."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from edgecls.core.errors import UnsupportedOperatorError
 from edgecls.export.tflite import lower
@@ -93,3 +94,17 @@ def test_dilated_pool_is_refused(lab):
 
     with pytest.raises(UnsupportedOperatorError, match="dilations"):
         lower(model)
+
+
+@pytest.mark.parametrize(("before", "expected"), [("Relu", "PAD"), ("Neg", "PADV2")])
+def test_max_pool_pads_with_zero_where_nothing_is_below(lab, operators, before, expected):
+    nodes = [
+        helper.make_node(before, ["x"], ["r"]),
+        helper.make_node(
+            "MaxPool", ["r"], ["y"], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]
+        ),
+    ]
+
+    lowered = lab.float_check(lab.graph(nodes, (1, 3, 8, 8)))
+
+    assert operators(lowered)[expected] == 1

@@ -178,6 +178,10 @@ def test_blocks(lab, op):
     moved(lab, lab.one(op, (1, 8, 4, 6), blocksize=2))
 
 
+def test_blocks_ordered_by_channel_first(lab):
+    moved(lab, lab.one("DepthToSpace", (1, 12, 4, 6), blocksize=2, mode="CRD"))
+
+
 @pytest.mark.parametrize(
     ("mode", "transform", "rounding"),
     [
