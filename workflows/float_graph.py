@@ -15,6 +15,7 @@ from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessEr
 from ..core.preprocess import PRESETS, Preprocess
 from ..core.values import Logits, StepCheck, Tensor, relative_difference
 from ..export.passes.fold_batch_norm import fold_batch_norm
+from ..export.passes.fuse_gelu import fuse_gelu
 from ..export.simplify import simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
 from ..models import LoadedModel
@@ -220,7 +221,8 @@ def batches(tensors: Tensor, size: int) -> list[Tensor]:
 
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = ir.from_proto(model)
-    return ir.to_proto(graph) if fold_batch_norm(graph) else model
+    changed = fold_batch_norm(graph) + fuse_gelu(graph)
+    return ir.to_proto(graph) if changed else model
 
 
 def _check_output(loaded: LoadedModel, logits: Logits) -> None:

@@ -20,9 +20,9 @@ FUSING: Final = frozenset({"Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div"}
 # The output has the input's parameters: these only move or choose values.
 SAME_PARAMS: Final = frozenset(
     {
-        "AveragePool", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "Identity",
-        "MaxPool", "Pad", "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
-        "Transpose", "Unsqueeze",
+        "AveragePool", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GlobalMaxPool",
+        "Identity", "MaxPool", "Pad", "ReduceMax", "ReduceMin", "Reshape", "Resize", "Slice",
+        "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
 

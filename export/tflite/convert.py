@@ -45,7 +45,7 @@ def lower(
     """Lower an ONNX graph to TFLite, float or, where it has Q/DQ, int8 with its scales kept.
 
     Args:
-        model: One input (N, C, H, W) and one output; opset 11 or later. A fixed or free batch
+        model: One input (N, C, H, W) and one output; opset 13 or later. A fixed or free batch
             becomes 1.
         description: Stored in the file.
 

@@ -10,7 +10,8 @@ from onnxscript.optimizer import fold_constants
 from ...core.errors import GraphError
 from ..passes.fuse_gelu import fuse_gelu
 
-_OLDEST_OPSET = 11
+# Before it, Softmax and others meant something else.
+_OLDEST_OPSET = 13
 
 
 def prepare(model: onnx.ModelProto) -> ir.Model:
@@ -49,7 +50,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
             onnx_shape_inference=True,
             input_size_limit=1 << 40,
             output_size_limit=1 << 30,
-            should_fold=lambda node: node.op_type != "DequantizeLinear",
+            should_fold=_folds,
         )
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph_model)
         common.IdentityEliminationPass()(graph_model)
@@ -76,6 +77,25 @@ def _fix_batch(graph: ir.Graph) -> None:
     for node in graph:
         for value in node.outputs:
             value.shape = None
+
+
+def _folds(node: ir.Node) -> bool:
+    """Say whether a node of constants is computed here.
+
+    A constant behind DequantizeLinear keeps its codes for whoever computes with it, unless that
+    is itself a computation on nothing but constants.
+    """
+    users = [use.node for use in node.outputs[0].uses()]
+    return node.op_type != "DequantizeLinear" or (
+        bool(users) and all(_is_constant(value) for user in users for value in user.inputs)
+    )
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    if value is None or value.const_value is not None:
+        return True
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear" and _is_constant(node.inputs[0])
 
 
 def _require_shapes(graph: ir.Graph) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from ...core.errors import GraphError
 from .quantization import Quant
 from .versions import operator_version
 
@@ -23,6 +24,8 @@ _TYPES: Final = {
 
 # Kernels read constants in place: SIMD loads want them aligned as the schema asks.
 _ALIGNMENT: Final = 16
+
+_LARGEST_FILE: Final = 2**31 - 2**24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +150,13 @@ class ModelWriter:
         model.subgraphs = [graph]
         model.buffers = [_buffer(data) for data in self._buffers]
         model.signatureDefs = [_signature(inputs, outputs)]
-        builder = flatbuffers.Builder(sum(len(data or b"") for data in self._buffers) + 65536)
+        size = sum(len(data or b"") for data in self._buffers)
+        if size > _LARGEST_FILE:
+            raise GraphError(
+                f"expected at most 2 GiB of constants, which is what a TFLite file can hold, found "
+                f"{size / 2**30:.1f} GiB; quantize the model or take a smaller one"
+            )
+        builder = flatbuffers.Builder(size + 65536)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 

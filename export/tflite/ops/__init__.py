@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
 from ..lowering import Lowering
+from ..quantization import LOGISTIC, TANH
 from . import (
     activation,
     conv,
@@ -72,10 +73,10 @@ LOWERINGS: Final[dict[str, Callable[[Lowering, ir.Node], None]]] = {
     "ReduceMean": partial(reduce.reduce, code=Op.MEAN),
     "ReduceMin": partial(reduce.reduce, code=Op.REDUCE_MIN),
     "ReduceSum": partial(reduce.reduce, code=Op.SUM),
-    "Relu": activation.relu,
+    "Relu": partial(activation.unary, kind=Unary(Op.RELU, int8=True)),
     "Reshape": shape.reshape,
     "Resize": resize.resize,
-    "Sigmoid": activation.sigmoid,
+    "Sigmoid": partial(activation.unary, kind=Unary(Op.LOGISTIC, int8=True, fixed=LOGISTIC)),
     "Slice": shape.slice_,
     "Softmax": activation.softmax,
     "SpaceToDepth": resize.space_to_depth,
@@ -85,7 +86,7 @@ LOWERINGS: Final[dict[str, Callable[[Lowering, ir.Node], None]]] = {
     "Sub": partial(elementwise.binary, kind=elementwise.SUB),
     "Softplus": activation.softplus,
     "Swish": activation.swish,
-    "Tanh": activation.tanh,
+    "Tanh": partial(activation.unary, kind=Unary(Op.TANH, int8=True, fixed=TANH)),
     "Transpose": shape.transpose,
     "Unsqueeze": shape.reshape,
 }

@@ -14,7 +14,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from ..layout import plain
 from ..lowering import Form, Lowering
 from ..nodes import attribute, shape_of, unsupported
-from ..quantization import LOGISTIC, TANH, Quant
+from ..quantization import LOGISTIC, Quant
 from ..steps import apply, finish, fixed, unquantized
 
 _CODES: Final = {
@@ -22,7 +22,6 @@ _CODES: Final = {
     int(Activation.RELU6): Op.RELU6,
     int(Activation.RELU_N1_TO_1): Op.RELU_N1_TO_1,
 }
-
 
 # What a relu6 covers.
 _RELU6: Final = Quant(float(np.float32(6 / 255)), -128)
@@ -43,13 +42,8 @@ class Unary:
     fixed: Quant | None = None
 
 
-def unary(ctx: Lowering, node: ir.Node, kind: Unary) -> None:
-    """Lower an operator that works element by element."""
-    emit(ctx, node, kind)
-
-
-def emit(ctx: Lowering, node: ir.Node, kind: Unary, options: Any = None) -> None:
-    """Write the operator with its options, in the layout that its input has."""
+def unary(ctx: Lowering, node: ir.Node, kind: Unary, options: Any = None) -> None:
+    """Lower an operator that works element by element, in the layout that its input has."""
     source, output = node.inputs[0], node.outputs[0]
     quant = None
     if kind.int8:
@@ -62,11 +56,6 @@ def emit(ctx: Lowering, node: ir.Node, kind: Unary, options: Any = None) -> None
     ctx.writer.operator(kind.code, [data.tensor], [ctx.new(output, form.layout, made)], options)
 
 
-def relu(ctx: Lowering, node: ir.Node) -> None:
-    """Lower a Relu that no operator took over."""
-    emit(ctx, node, Unary(Op.RELU, int8=True))
-
-
 def clip(ctx: Lowering, node: ir.Node) -> None:
     """Lower a Clip that no operator took over."""
     activation = ctx.activation_of(node)
@@ -75,7 +64,7 @@ def clip(ctx: Lowering, node: ir.Node) -> None:
         raise unsupported(node, "its bounds are computed at run time", "make them constant")
     if activation is not None:
         code = _CODES[activation]
-        emit(ctx, node, Unary(code, int8=code != Op.RELU_N1_TO_1))
+        unary(ctx, node, Unary(code, int8=code != Op.RELU_N1_TO_1))
         return
     ctx.count(node, int8=False)
     form = unquantized(ctx, node.inputs[0])
@@ -84,16 +73,6 @@ def clip(ctx: Lowering, node: ir.Node) -> None:
             limit = fixed(ctx, bound, form)
             form = apply(ctx, code, [form, limit], form, schema.MaximumMinimumOptionsT())
     ctx.set(node.outputs[0], form)
-
-
-def sigmoid(ctx: Lowering, node: ir.Node) -> None:
-    """Lower Sigmoid."""
-    emit(ctx, node, Unary(Op.LOGISTIC, int8=True, fixed=LOGISTIC))
-
-
-def tanh(ctx: Lowering, node: ir.Node) -> None:
-    """Lower Tanh."""
-    emit(ctx, node, Unary(Op.TANH, int8=True, fixed=TANH))
 
 
 def softmax(ctx: Lowering, node: ir.Node) -> None:
@@ -119,7 +98,7 @@ def leaky_relu(ctx: Lowering, node: ir.Node) -> None:
     """Lower LeakyRelu."""
     options = schema.LeakyReluOptionsT()
     options.alpha = attribute(node, "alpha", 0.01)
-    emit(ctx, node, Unary(Op.LEAKY_RELU, int8=True), options)
+    unary(ctx, node, Unary(Op.LEAKY_RELU, int8=True), options)
 
 
 def elu(ctx: Lowering, node: ir.Node) -> None:
@@ -127,7 +106,7 @@ def elu(ctx: Lowering, node: ir.Node) -> None:
     alpha = attribute(node, "alpha", 1.0)
     if alpha != 1.0:
         raise unsupported(node, f"its alpha is {alpha}", "use alpha 1")
-    emit(ctx, node, Unary(Op.ELU, int8=True))
+    unary(ctx, node, Unary(Op.ELU, int8=True))
 
 
 def gelu(ctx: Lowering, node: ir.Node) -> None:
@@ -135,7 +114,7 @@ def gelu(ctx: Lowering, node: ir.Node) -> None:
     options = schema.GeluOptionsT()
     mode = attribute(node, "approximate", "none")
     options.approximate = mode == "tanh"
-    emit(ctx, node, Unary(Op.GELU, int8=True), options)
+    unary(ctx, node, Unary(Op.GELU, int8=True), options)
 
 
 def prelu(ctx: Lowering, node: ir.Node) -> None:

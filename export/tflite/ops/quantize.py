@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..lowering import Lowering
-from ..quantization import dequantized, parameters
+from ..nodes import unsupported
+from ..quantization import parameters
 
 
 def quantize(ctx: Lowering, node: ir.Node) -> None:
@@ -20,9 +21,14 @@ def quantize(ctx: Lowering, node: ir.Node) -> None:
 def dequantize(ctx: Lowering, node: ir.Node) -> None:
     """Lower DequantizeLinear; a constant's is read by whoever uses it."""
     if ctx.constant(node.inputs[0]) is not None:
-        if dequantized(node) is None:
-            parameters(node)
+        if ctx.constant(node.outputs[0]) is None:
+            raise unsupported(node, "its scale is computed at run time", "make it constant")
         return
-    form = ctx.form(node.inputs[0])
-    parameters(node)
+    form, quant = ctx.form(node.inputs[0]), parameters(node)
+    if form.quant != quant:
+        raise unsupported(
+            node,
+            f"it reads codes of {form.quant} as {quant}",
+            "give a QuantizeLinear and its DequantizeLinear the same scale and zero point",
+        )
     ctx.set(node.outputs[0], form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from onnx import helper
 
 from edgecls.core.errors import GraphError, UnsupportedOperatorError
@@ -111,8 +112,6 @@ def test_scales_are_kept_to_the_letter(lab):
         for t in model.graph.initializer
         if t.name in {"x_s", "r_s", "d_s", "y_s"}
     }
-    from ai_edge_litert import schema_py_generated as schema
-
     graph = schema.ModelT.InitFromPackedBuf(lower(model).data).subgraphs[0]
     kept = {
         np.float32(t.quantization.scale[0]).tobytes()
@@ -121,6 +120,43 @@ def test_scales_are_kept_to_the_letter(lab):
     }
 
     assert given <= kept
+
+
+def test_weights_that_the_graph_quantizes_itself(lab):
+    """Float weights behind Q and DQ, as quantization-aware training leaves them."""
+    constants = {
+        "w": weights(lab, 4, 3, 3, 3), "ws": np.full(4, 0.01, np.float32),
+        "wz": np.zeros(4, np.int8), "s": np.float32(0.03), "z": np.int8(-7), "t": np.float32(0.1),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("QuantizeLinear", ["w", "ws", "wz"], ["wq"], axis=0),
+        helper.make_node("DequantizeLinear", ["wq", "ws", "wz"], ["wd"], axis=0),
+        helper.make_node("Conv", ["d", "wd"], ["c"]),
+        helper.make_node("QuantizeLinear", ["c", "t", "z"], ["cq"]),
+        helper.make_node("DequantizeLinear", ["cq", "t", "z"], ["y"]),
+    ]
+
+    assert lab.int8_check(lab.graph(nodes, (1, 3, 8, 8), constants)).quantized == 1
+
+
+def test_quantized_constants_are_computed_where_only_constants_are_used(lab, operators):
+    """A table of positions that the graph computes, with Q/DQ after each step."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["p", "s", "z"], ["d"]),
+        helper.make_node("Sin", ["d"], ["a"]),
+        helper.make_node("Cos", ["d"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["c"]),
+        helper.make_node("Mul", ["x", "c"], ["y"]),
+    ]
+    constants = {"p": np.arange(-6, 6, dtype=np.int8), "s": np.float32(0.3), "z": np.int8(0)}
+    model = lab.graph(nodes, (1, 12), constants)
+
+    (expected,) = lab.onnx(model, lab.data(model))
+    found = lab.tflite(lower(model), lab.data(model))
+    assert np.abs(expected - found).max() <= 1e-6
+    assert operators(lower(model)) == {"MUL": 1}
 
 
 def test_scale_computed_at_run_time_is_refused(lab):
@@ -132,6 +168,18 @@ def test_scale_computed_at_run_time_is_refused(lab):
 
     with pytest.raises(UnsupportedOperatorError, match="one constant"):
         lower(lab.graph(nodes, (1, 4), {"z": np.int8(0)}))
+
+
+def test_codes_read_at_another_scale_are_refused(lab):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("Identity", ["q"], ["i"]),
+        helper.make_node("DequantizeLinear", ["i", "t", "z"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.1), "t": np.float32(0.2), "z": np.int8(0)}
+
+    with pytest.raises(UnsupportedOperatorError, match="the same scale"):
+        lower(lab.graph(nodes, (1, 4), constants))
 
 
 def test_16_bit_activations_are_refused(lab):

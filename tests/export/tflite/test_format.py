@@ -105,7 +105,7 @@ def test_operator_of_another_domain_is_named(lab):
 
 
 def test_old_opset_is_refused(lab):
-    with pytest.raises(GraphError, match="opset 11 or later, found 9"):
+    with pytest.raises(GraphError, match="opset 13 or later, found 9"):
         lower(small(lab, opset=9))
 
 

@@ -49,7 +49,8 @@ def test_layer_normalization(lab, axis):
     shape = (1, 3, 4, 5)
     model = lab.one("LayerNormalization", shape, [numbers(lab, *shape[axis:])] * 2, axis=axis)
 
-    lab.float_check(model)
+    # No int8 kernel: it is computed in float between int8 neighbours, and said so.
+    lab.both(model, left_float=1)
 
 
 def test_layer_normalization_of_channels_needs_no_transpose(lab, operators):
