@@ -52,14 +52,16 @@ class Finished:
 
 
 _CHILD = """
-import json, resource, runpy, sys, time
+import json, runpy, sys, time
 sys.argv = ["edgecls", *sys.argv[1:]]
 start = time.perf_counter()
 try:
     runpy.run_module("edgecls", run_name="__main__")
 except SystemExit as stop:
     code = stop.code
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage: its peak outlives exec, so that a child would report its parent's.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+peak = int(peak.split()[1]) * 1024
 print(json.dumps({"seconds": time.perf_counter() - start, "peak_bytes": peak}), file=sys.stderr)
 sys.exit(code)
 """

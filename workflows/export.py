@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import onnx
 
 from ..bundle import write_bundle
 from ..bundle.manifest import CalibrationInfo, Fingerprint, GoldenSample, Manifest, ModelInfo
 from ..core.errors import UsageError
 from ..core.files import sha256_bytes, write_atomic
-from ..core.preprocess import Preprocess, resolve_preprocess
+from ..core.preprocess import resolve_preprocess
 from ..core.progress import Progress
 from ..core.ranges import CalibrationMethod, RangeTable
 from ..core.values import Precision, StepCheck
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
-from ..data.labels import Labels, read_labels
+from ..data.labels import read_labels
 from ..models import LoadedModel, load_model
 from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target, get_target
@@ -125,27 +126,50 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     if precision == "int8":
         with stages.stage("calibrate"):
             table, fingerprint = calibrate(
-                graph.model, images, preprocess=preprocess, size=size, method=options.method,
-                seed=options.seed, progress=progress,
-            )  # fmt: skip
+                graph.model,
+                images,
+                preprocess=preprocess,
+                size=size,
+                method=options.method,
+                seed=options.seed,
+                progress=progress,
+            )
     builder = ArtefactBuilder(
-        graph=graph, table=table, preprocess=preprocess, samples=samples,
-        reference=run_onnx(graph.model, tensors), stages=stages, progress=progress,
-    )  # fmt: skip
+        graph=graph,
+        table=table,
+        preprocess=preprocess,
+        samples=samples,
+        reference=run_onnx(graph.model, tensors),
+        stages=stages,
+        progress=progress,
+    )
     made = [(target, *builder.build(target, precision)) for target in targets]
     if options.keep_graphs is not None:
         _keep(options.keep_graphs, {"float": graph.model, **builder.graphs})
-    bundles = []
+    common = Manifest(
+        target="",
+        precision=precision,
+        model=_model_info(loaded, graph.model),
+        preprocess=preprocess,
+        labels=labels.names if labels else None,
+        synsets=labels.synsets if labels else None,
+        num_classes=graph.num_classes,
+        artefacts=(),
+        steps=graph.steps,
+        golden=(),
+        golden_source=samples.source,
+        tools=_tools(),
+        files={},
+        calibration=_calibration_info(table) if table is not None else None,
+        fingerprint=fingerprint,
+    )
     with stages.stage("write"):
-        for target, built, steps in made:
-            manifest = _manifest(
-                options, target, precision, loaded, graph.model, preprocess, labels,
-                graph.num_classes, (*graph.steps, *steps), built, samples, table, fingerprint,
-            )  # fmt: skip
-            path = options.out / target.name
-            written = write_bundle(path, manifest, _files(built, samples))
-            bundles.append(ExportedBundle(path=path, manifest=written))
-    return ExportResult(bundles=tuple(bundles), seconds=stages.seconds)
+        bundles = tuple(
+            _write(options.out / target.name, _for_target(common, target, built, steps, samples),
+                   built, samples)
+            for target, built, steps in made
+        )  # fmt: skip
+    return ExportResult(bundles=bundles, seconds=stages.seconds)
 
 
 def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision]:
@@ -179,45 +203,38 @@ def _calibration_images(options: ExportOptions, progress: Progress) -> tuple[Ima
     return select_images(found, options.calib_images, options.seed)
 
 
-def _manifest(
-    options: ExportOptions,
+def _model_info(loaded: LoadedModel, graph: onnx.ModelProto) -> ModelInfo:
+    source = Path(loaded.source)
+    return ModelInfo(
+        source=source.name if source.is_file() else loaded.source,
+        weights_sha256=loaded.weights_sha256,
+        parameters=loaded.parameters,
+        graph_sha256=sha256_bytes(graph.SerializeToString(deterministic=True)),
+    )
+
+
+def _calibration_info(table: RangeTable) -> CalibrationInfo:
+    return CalibrationInfo(
+        method=table.method,
+        images=table.images,
+        seed=table.seed,
+        data_sha256=table.data_sha256,
+        table_sha256=table.sha256(),
+    )
+
+
+def _for_target(
+    common: Manifest,
     target: Target,
-    precision: Precision,
-    loaded: LoadedModel,
-    graph: onnx.ModelProto,
-    preprocess: Preprocess,
-    labels: Labels | None,
-    num_classes: int,
-    steps: tuple[StepCheck, ...],
     built: Sequence[Built],
+    steps: tuple[StepCheck, ...],
     samples: Samples,
-    table: RangeTable | None,
-    fingerprint: Fingerprint | None,
 ) -> Manifest:
-    calibration = None
-    if table is not None:
-        calibration = CalibrationInfo(
-            method=table.method,
-            images=table.images,
-            seed=table.seed,
-            data_sha256=table.data_sha256,
-            table_sha256=table.sha256(),
-        )
-    return Manifest(
+    return msgspec.structs.replace(
+        common,
         target=target.name,
-        precision=precision,
-        model=ModelInfo(
-            source=Path(options.source).name if Path(options.source).is_file() else options.source,
-            weights_sha256=loaded.weights_sha256,
-            parameters=loaded.parameters,
-            graph_sha256=sha256_bytes(graph.SerializeToString(deterministic=True)),
-        ),
-        preprocess=preprocess,
-        labels=labels.names if labels else None,
-        synsets=labels.synsets if labels else None,
-        num_classes=num_classes,
         artefacts=tuple(item.artefact for item in built),
-        steps=steps,
+        steps=(*common.steps, *steps),
         golden=tuple(
             GoldenSample(
                 image=f"golden/{index}{suffix}",
@@ -226,12 +243,13 @@ def _manifest(
             )
             for index, suffix in enumerate(samples.suffixes)
         ),
-        golden_source=samples.source,
-        tools=_tools(),
-        files={},
-        calibration=calibration,
-        fingerprint=fingerprint,
     )
+
+
+def _write(
+    path: Path, manifest: Manifest, built: Sequence[Built], samples: Samples
+) -> ExportedBundle:
+    return ExportedBundle(path=path, manifest=write_bundle(path, manifest, _files(built, samples)))
 
 
 def _files(built: Sequence[Built], samples: Samples) -> dict[str, bytes]:

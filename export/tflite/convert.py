@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from ...core.errors import GraphError
 from ...core.values import TensorSpec
 from .layout import plain, preferred
-from .lowering import Lowering
+from .lowering import Form, Lowering
 from .nodes import shape_of, unsupported
 from .ops import LOWERINGS
 from .prepare import prepare
@@ -29,6 +30,7 @@ class TfliteModel:
         quantized: How many computations run in int8.
         left_float: The nodes that a quantized graph still computes in float32.
         transposes: How many TRANSPOSE operators were inserted.
+        forms: Which tensor holds each value of the ONNX graph, and how.
     """
 
     data: bytes
@@ -37,6 +39,7 @@ class TfliteModel:
     quantized: int
     left_float: tuple[str, ...]
     transposes: int
+    forms: Mapping[str, Form] = field(repr=False)
 
 
 def lower(
@@ -89,6 +92,7 @@ def lower(
         quantized=ctx.quantized,
         left_float=tuple(ctx.left_float) if has_quantization else (),
         transposes=ctx.writer.transposes,
+        forms={str(value.name): form for value, form in ctx.forms.items()},
     )
 
 

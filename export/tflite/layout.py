@@ -67,6 +67,13 @@ class Layout:
             array = array[..., self.flattened.columns()]
         return np.ascontiguousarray(array.transpose(self.perm))
 
+    def restore(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return what a tensor holds as the value has it: the inverse of ``arrange``."""
+        value = array.transpose(np.argsort(self.perm))
+        if self.flattened:
+            value = value[..., np.argsort(self.flattened.columns())]
+        return np.ascontiguousarray(value)
+
     def without(self, axes: Sequence[int]) -> Layout:
         """Return the layout of the value whose ``axes``, not negative, are dropped."""
         left = [axis for axis in range(len(self.perm)) if axis not in axes]

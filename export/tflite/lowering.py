@@ -41,6 +41,14 @@ class Form:
     quant: Quant | None
     pads: Pads | None = None
 
+    def read(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return the value, or its codes, from what its tensor holds."""
+        value = self.layout.restore(array)
+        if self.pads is None:
+            return value
+        zero = 0 if self.quant is None else self.quant.zero_point
+        return np.pad(value, self.pads, constant_values=zero)
+
 
 class Lowering:
     """What an operator's lowering reads from and writes to."""
@@ -50,7 +58,7 @@ class Lowering:
         self.done: set[ir.Node] = set()
         self.quantized = 0
         self.left_float: list[str] = []
-        self._forms: dict[ir.Value, Form] = {}
+        self.forms: dict[ir.Value, Form] = {}
         self._constants: dict[ir.Value, NDArray[Any]] = {}
         self._conversions: dict[tuple[Form, Any], Form] = {}
 
@@ -88,11 +96,11 @@ class Lowering:
     def form(self, value: ir.Value | None) -> Form:
         """Return the form in which a value was made; a constant is written as it is."""
         assert value is not None
-        if value not in self._forms:
+        if value not in self.forms:
             array = self.constant(value)
             assert array is not None, f"{value.name} is used before it is made"
-            self._forms[value] = self.constant_form(value.name or "constant", array)
-        return self._forms[value]
+            self.forms[value] = self.constant_form(value.name or "constant", array)
+        return self.forms[value]
 
     def constant_form(self, name: str, array: NDArray[Any]) -> Form:
         """Write a float constant in the layout that its rank prefers."""
@@ -102,12 +110,12 @@ class Lowering:
 
     def set(self, value: ir.Value, form: Form) -> None:
         """Say which form holds a value."""
-        self._forms[value] = form
+        self.forms[value] = form
 
     def new(self, value: ir.Value, layout: Layout, quant: Quant | None) -> int:
         """Make the tensor that an operator writes ``value`` to; return its index."""
         form = self.temporary(value.name or "value", shape_of(value), layout, quant)
-        self._forms[value] = form
+        self.forms[value] = form
         return form.tensor
 
     def temporary(self, name: str, shape: Shape, layout: Layout, quant: Quant | None) -> Form:

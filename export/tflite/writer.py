@@ -148,7 +148,7 @@ class ModelWriter:
         model.description = description
         model.operatorCodes = [_operator_code(code, version) for code, version in self._codes]
         model.subgraphs = [graph]
-        model.buffers = [_buffer(data) for data in self._buffers]
+        model.buffers = [aligned_buffer(data) for data in self._buffers]
         model.signatureDefs = [_signature(inputs, outputs)]
         size = sum(len(data or b"") for data in self._buffers)
         if size > _LARGEST_FILE:
@@ -200,7 +200,8 @@ def _tensor(tensor: Tensor) -> Any:
     return made
 
 
-def _buffer(data: bytes | None) -> Any:
+def aligned_buffer(data: bytes | None) -> Any:
+    """Return a buffer of the file as kernels want it; None is an empty one."""
     made = _Buffer()
     made.data = data
     return made

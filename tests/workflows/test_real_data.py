@@ -1,0 +1,156 @@
+"""Published weights on real photos: what the README states must hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgecls.bundle import Bundle
+from edgecls.core.progress import Quiet
+from edgecls.data.images import list_images, select_images
+from edgecls.runtimes import load
+from edgecls.workflows.drift import DriftOptions, drift
+from edgecls.workflows.export import ExportOptions, export
+
+if TYPE_CHECKING:
+    from ..conftest import Command
+
+LITE0 = "timm:tf_efficientnet_lite0"
+CALIBRATION = 100
+
+
+def lite0_weights(data: Path) -> Path:
+    return data / "weights" / "efficientnet-lite0-57934424.pth"
+
+
+@pytest.fixture(scope="module")
+def photos(edgecls_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """100 photos to calibrate with and the other 400 to judge by, as links."""
+    root = tmp_path_factory.mktemp("photos")
+    every = list_images(edgecls_data / "imagenet500")
+    chosen = {image.name for image in select_images(every, CALIBRATION, 0)}
+    for image in every:
+        link = root / ("calibration" if image.name in chosen else "judged") / image.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image.path)
+    return root / "calibration", root / "judged"
+
+
+@pytest.fixture(scope="module")
+def lite0(
+    edgecls_data: Path, photos: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("lite0")
+    export(
+        ExportOptions(
+            source=LITE0,
+            weights=lite0_weights(edgecls_data),
+            targets=("raspberry-pi", "jetson"),
+            calib=photos[0],
+            labels=edgecls_data / "imagenet_classes.json",
+            out=out,
+            keep_graphs=out / "graphs",
+        ),
+        Quiet(),
+    )
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "backend"), [("raspberry-pi", "litert"), ("jetson", "onnxruntime")]
+)
+def test_lite0_keeps_its_accuracy(
+    lite0: Path, photos: tuple[Path, Path], target: str, backend: str
+) -> None:
+    predictor = load(lite0 / target, backend=backend)  # type: ignore[arg-type]
+    # The float graph was compared with torch to 1e-3 of its outputs when it was exported.
+    options = DriftOptions(reference=str(lite0 / "graphs" / "float.onnx"), data=photos[1])
+    report = drift(predictor, options, Quiet())
+    metrics = report.metrics
+
+    assert report.verdict.outcome == "passed"
+    assert metrics.images == 400
+    assert metrics.reference_top1 == pytest.approx(87.25, abs=0.26), "one photo is 0.25 points"
+    assert metrics.top1_drop is not None
+    assert metrics.top1_drop <= 1.0
+    assert metrics.agreement >= 96.0
+
+
+@pytest.mark.slow
+def test_lite0_is_small_and_whole(lite0: Path) -> None:
+    manifest = Bundle(lite0 / "raspberry-pi").manifest
+    artefact = manifest.artefacts[0]
+
+    assert manifest.files[artefact.path].size_bytes <= 5_500_000
+    assert artefact.left_float == ()
+    assert manifest.golden_source == "calibration"
+    assert manifest.synsets is not None
+    steps = {step.step: step.max_difference for step in manifest.steps}
+    assert steps["torch-to-onnx"] < 1e-5
+
+
+@pytest.mark.slow
+def test_resnet20_keeps_its_accuracy(edgecls_data: Path, tmp_path: Path) -> None:
+    for part in ("dev_train5000", "dev_test1000"):
+        script = edgecls_data / "cifar10" / "unpack.py"
+        subprocess.run([sys.executable, script, part, tmp_path / part], check=True)
+    weights = edgecls_data / "weights" / "resnet20-12fca82f.th"
+    export(
+        ExportOptions(
+            source="cifar_resnet20",
+            weights=weights,
+            targets=("raspberry-pi",),
+            calib=tmp_path / "dev_train5000",
+            labels=edgecls_data / "cifar10" / "classes.json",
+            out=tmp_path / "out",
+        ),
+        Quiet(),
+    )
+    options = DriftOptions(
+        reference="cifar_resnet20", weights=weights, data=tmp_path / "dev_test1000"
+    )
+    metrics = drift(load(tmp_path / "out/raspberry-pi"), options, Quiet()).metrics
+
+    assert metrics.reference_top1 == pytest.approx(91.4, abs=0.11)
+    assert metrics.top1_drop is not None
+    assert metrics.top1_drop <= 1.0
+    assert metrics.agreement >= 98.0
+
+
+@pytest.mark.slow
+def test_every_awkward_file_through_the_command(
+    edgecls: Command, lite0: Path, edgecls_data: Path
+) -> None:
+    nasty = edgecls_data / "nasty"
+    expected = json.loads((nasty / "manifest.json").read_text())
+    files = [nasty / name.rstrip("/") for name in expected]
+    done = edgecls("predict", lite0 / "raspberry-pi", "--json", "--", *files)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+
+    assert done.code == 4
+    assert done.err == ""
+    assert [line["image"] for line in lines] == [str(file) for file in files]
+    for line, said in zip(lines, expected.values(), strict=True):
+        wanted = said["expect"].lower()
+        if wanted.startswith(("error", "refuse", "skip")) or "directory" in wanted:
+            assert "error" in line, line
+        elif wanted.startswith("ok"):
+            assert "topk" in line, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_a_turned_photo_gets_the_upright_answer(
+    lite0: Path, edgecls_data: Path, orientation: int
+) -> None:
+    predictor = load(lite0 / "raspberry-pi")
+    turned = predictor.predict(edgecls_data / f"nasty/exif_orientation_{orientation}.jpg")
+
+    assert turned.top1.label == "Japanese spaniel"
+    assert turned.top1.score > 0.85
