@@ -30,7 +30,7 @@ CALIBRATION: Final = 8
 IMAGES: Final = 4
 # What decides the graph that torch gives, and what decides all that is made of it.
 _EXPORT: Final = ("export/torch_onnx.py", "export/simplify.py", "models/torchvision_ops.py")
-_CONVERSION: Final = ("export", "calibration", "core", "workflows/float_graph.py", "tools")
+_CONVERSION: Final = ("export", "calibration", "core", "tools")
 
 
 def main() -> None:
@@ -87,28 +87,24 @@ def run_one(name: str) -> None:
 
 def _convert(name: str, result: dict[str, Any]) -> None:
     import numpy as np
+    import onnx
     import torch
+    from layers import compare_layers
 
     from edgecls.calibration.collect import collect_ranges
     from edgecls.calibration.placement import place_qdq
-    from edgecls.core.preprocess import PRESETS
     from edgecls.core.progress import Quiet
     from edgecls.core.values import relative_difference
+    from edgecls.export.passes import for_one_image, fuse
     from edgecls.export.tflite import lower, try_in_subprocess
-    from edgecls.models.loaded import LoadedModel
     from edgecls.targets.raspberry_pi import TARGET
-    from edgecls.workflows.float_graph import float_graph
     from edgecls.workflows.timing import Stages
-    from layers import compare_layers
 
     torch.set_num_threads(1)
     stages = Stages(Quiet())
     data, images, expected = _exported(name, stages)
-    side = images.shape[-1]
-    graph = float_graph(
-        LoadedModel(source=name, onnx=data), preprocess=PRESETS["imagenet"], size=(side, side),
-        tensors=images[:2], stages=stages,
-    ).model  # fmt: skip
+    with stages.stage("fuse"):
+        graph = fuse(onnx.ModelProto.FromString(data))
     with stages.stage("lower"):
         lowered = lower(graph)
     result["seconds"] = {key: round(value, 2) for key, value in stages.seconds.items()}
@@ -120,7 +116,7 @@ def _convert(name: str, result: dict[str, Any]) -> None:
     table = collect_ranges(
         graph, [(f"{i:02}", image[None]) for i, image in enumerate(images)], method="minmax", seed=0
     )
-    quantized = place_qdq(graph, table, TARGET.scheme).model
+    quantized = place_qdq(for_one_image(graph), table, TARGET.scheme).model
     with stages.stage("lower int8"):
         lowered = lower(quantized)
     result["seconds"] = {key: round(value, 2) for key, value in stages.seconds.items()}

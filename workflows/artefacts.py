@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from ..bundle.manifest import Artefact
-from ..calibration.placement import QuantizedGraph, place_qdq
+from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
@@ -21,7 +21,7 @@ from ..runtimes.backend import Options
 from ..runtimes.backends import open_backend
 from ..runtimes.tensorrt_build import build_engine, tensorrt_rtx_available
 from ..targets import Target
-from .float_graph import STEP_LIMIT, FloatGraph, check_step
+from .graph import STEP_LIMIT, CheckedGraph, check_step
 from .samples import Samples
 from .timing import Stages
 
@@ -49,7 +49,7 @@ class ArtefactBuilder:
     What two targets share (a Q/DQ graph, an engine) is made once.
 
     Attributes:
-        graph: The float graph.
+        graph: The float graph, or one that is quantized already.
         table: Its ranges; None where nothing is quantized.
         preprocess: What samples go through.
         samples: What the files are compared on.
@@ -59,7 +59,7 @@ class ArtefactBuilder:
         graphs: The ONNX graphs that were made on the way, by name.
     """
 
-    graph: FloatGraph
+    graph: CheckedGraph
     table: RangeTable | None
     preprocess: Preprocess
     samples: Samples
@@ -85,7 +85,7 @@ class ArtefactBuilder:
             return (built,), steps
         primary, steps = self._once(f"onnx-{precision}-{target.scheme}", target, precision)
         all_built = [primary]
-        if precision == "int8" and target.base_precision == "fp16":
+        if precision == "int8" and target.base_precision == "fp16" and not self.graph.quantized:
             plain, more = self._once(f"onnx-fp16-{target.scheme}", target, "fp16")
             all_built.append(plain)
             steps += more
@@ -105,6 +105,8 @@ class ArtefactBuilder:
         return self._built[key]
 
     def _quantized(self, scheme: QuantScheme) -> QuantizedGraph:
+        if self.graph.quantized:
+            return adopt_qdq(self.graph.model, scheme)
         assert self.table is not None
         with self.stages.stage("quantize"):
             quantized = place_qdq(self.graph.model, self.table, scheme)
@@ -119,17 +121,18 @@ class ArtefactBuilder:
         limit = target.tolerances[precision].logits
         if quantized is not None:
             expected_q = self._simulate(model, "int8")
-            steps.append(check_step("quantize", against, expected, expected_q, None))
+            steps += self._quantize_step(expected_q)
             against, expected = "the Q/DQ graph over float32", expected_q
-            limit = _int8_limit(target, steps[-1])
-        if precision == "fp16" or (precision == "int8" and target.base_precision == "fp16"):
+            limit = _int8_limit(target, steps)
+        # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
+        if target.base_precision == "fp16" and precision != "fp32" and not self.graph.quantized:
             with self.stages.stage("cast to FP16"):
                 half = ir.from_proto(model)
                 to_float16(half)
                 model = ir.to_proto(half)
                 onnx.checker.check_model(model, full_check=True)
         logits = self._simulate(model, precision)
-        if precision != "fp32":
+        if precision != "fp32" and not self.graph.quantized:
             steps.append(check_step(f"cast-{precision}", against, expected, logits, limit))
         artefact = Artefact(
             path=f"model.{precision}.onnx",
@@ -151,9 +154,9 @@ class ArtefactBuilder:
         if precision == "int8":
             model = self._quantized(target.scheme).model
             simulated = self._simulate(model, "int8")
-            steps.append(check_step("quantize", against, expected, simulated, None))
+            steps += self._quantize_step(simulated)
             against, expected = "the simulation of the Q/DQ graph", simulated
-            limit = _int8_limit(target, steps[-1])
+            limit = _int8_limit(target, steps)
         with self.stages.stage("lower to TFLite"):
             lowered: TfliteModel = lower(model)
             try_in_subprocess(lowered.data)
@@ -172,6 +175,12 @@ class ArtefactBuilder:
             left_float=lowered.left_float,
         )
         return Built(artefact=artefact, data=lowered.data, logits=logits), tuple(steps)
+
+    def _quantize_step(self, simulated: Logits) -> list[StepCheck]:
+        """Return what quantization moved; nothing for a graph that came quantized."""
+        if self.graph.quantized:
+            return []
+        return [check_step("quantize", "the float graph", self.reference, simulated, None)]
 
     def _simulate(self, model: onnx.ModelProto, precision: Precision) -> Logits:
         data = model.SerializeToString()
@@ -195,14 +204,15 @@ class ArtefactBuilder:
         return self._engines[path]
 
 
-def _int8_limit(target: Target, quantize: StepCheck) -> float:
+def _int8_limit(target: Target, steps: list[StepCheck]) -> float:
     """Return how far two honest runs of one Q/DQ graph may differ.
 
     They round one code in a thousand differently in each layer (measured), and a deep network
     carries that on just as it does quantization's own noise. Where that is large, twice as much is
     allowed: two runs that are each as far from the float graph lie no further apart.
     """
-    return max(target.tolerances["int8"].logits, 2 * quantize.max_difference)
+    noise = max((step.max_difference for step in steps if step.step == "quantize"), default=0.0)
+    return max(target.tolerances["int8"].logits, 2 * noise)
 
 
 def _engine_artefact(primary: Built, engine: bytes) -> Built:

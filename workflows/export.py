@@ -27,7 +27,7 @@ from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target, get_target
 from .artefacts import ArtefactBuilder, Built
 from .calibrate import calibrate
-from .float_graph import float_graph, resolve_input, run_onnx
+from .graph import checked_graph, resolve_input, run_onnx
 from .samples import Samples, real_samples, synthetic_samples
 from .timing import Stages
 
@@ -118,12 +118,18 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         if samples is None:
             samples = synthetic_samples(preprocess, size, options.seed)
     tensors = preprocess.normalize(samples.pixels)
-    graph = float_graph(loaded, preprocess=preprocess, size=size, tensors=tensors, stages=stages)
+    graph = checked_graph(loaded, preprocess=preprocess, size=size, tensors=tensors, stages=stages)
     if labels is not None:
         labels.check(graph.num_classes)
     table: RangeTable | None = None
     fingerprint: Fingerprint | None = None
-    if precision == "int8":
+    if graph.quantized:
+        if precision != "int8":
+            raise UsageError(f"{options.source} is quantized: it can only be exported as int8")
+        progress.note(f"{options.source} has Q/DQ of its own: its scales are kept")
+    else:
+        _require_images(options, targets, precision)
+    if precision == "int8" and not graph.quantized:
         with stages.stage("calibrate"):
             table, fingerprint = calibrate(
                 graph.model,
@@ -182,14 +188,22 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
             raise UsageError(
                 f"{target.name} does not run {precision}; it runs: {', '.join(target.precisions)}"
             )
+    if not options.source.endswith(".onnx"):
+        _require_images(options, targets, precision)
+    if options.calib_images < 1:
+        raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
+    return targets, precision
+
+
+def _require_images(
+    options: ExportOptions, targets: tuple[Target, ...], precision: Precision
+) -> None:
+    """Raise UsageError where a float model would be quantized without images."""
     if precision == "int8" and options.calib is None:
         raise UsageError(
             "int8 needs images to calibrate with: give --calib DIR, or --precision "
             + " or ".join(p for p in targets[0].precisions if p != "int8")
         )
-    if options.calib_images < 1:
-        raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
-    return targets, precision
 
 
 def _calibration_images(options: ExportOptions, progress: Progress) -> tuple[ImageFile, ...]:

@@ -14,7 +14,7 @@ from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.values import Logits, Pixels
 from ..models import load_model
 from ..runtimes import load
-from .float_graph import OnnxRunner, resolve_input, run_torch
+from .graph import OnnxRunner, resolve_input, run_torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ...core.errors import CalibrationError
+from ...core.errors import CalibrationError, GraphError
 from ...core.ranges import RangeTable
 from ...core.values import QuantScheme
 from .full import place_full
 from .fused import place_fused
-from .qdq import Qdq
+from .qdq import Qdq, constant
 
 _PLACEMENTS: Final[dict[str, Callable[[ir.Model, Qdq], None]]] = {
     "fused": place_fused,
@@ -49,14 +50,64 @@ def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) ->
     qdq = Qdq(graph_model.graph, table.ranges, scheme)
     _PLACEMENTS[scheme.placement](graph_model, qdq)
     graph_model.graph.sort()
-    for name, value in list(graph_model.graph.initializers.items()):
-        if not value.uses():
-            del graph_model.graph.initializers[name]
+    _drop_unused(graph_model.graph)
     proto = ir.to_proto(graph_model)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:
         raise CalibrationError(f"the quantized graph is not valid: {error}") from error
+    return _counted(proto, graph_model)
+
+
+def adopt_qdq(model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
+    """Take a graph with Q/DQ of its own for a scheme, its scales as they are.
+
+    For a symmetric scheme biases in int32 become the float32 that they stand for: TensorRT's
+    parser refuses them.
+
+    Raises:
+        GraphError: The scheme is symmetric and a zero point is not 0.
+    """
+    graph_model = ir.from_proto(model)
+    if scheme.activations == "symmetric":
+        for node in list(graph_model.graph):
+            if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+                _make_symmetric(graph_model.graph, node)
+        _drop_unused(graph_model.graph)
+    return _counted(ir.to_proto(graph_model), graph_model)
+
+
+def _make_symmetric(graph: ir.Graph, node: ir.Node) -> None:
+    zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if zero_point is not None and zero_point.any():
+        raise GraphError(
+            f"{node.op_type} (node {node.name!r}): its zero point is not 0, TensorRT takes only "
+            "symmetric quantization; export the float model with --calib"
+        )
+    codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    if codes is None or scale is None or codes.dtype != np.int32:
+        return
+    end = node.outputs[0]
+    bias = (codes.astype(np.float64) * scale).astype(np.float32)
+    name = f"{end.name}_float"
+    value = ir.Value(
+        name=name,
+        const_value=ir.tensor(bias, name=name),
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape(bias.shape),
+    )
+    graph.register_initializer(value)
+    ir.convenience.replace_all_uses_with(end, value)
+    graph.remove(node, safe=True)
+
+
+def _drop_unused(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
+def _counted(proto: onnx.ModelProto, graph_model: ir.Model) -> QuantizedGraph:
     compute = [node for node in graph_model.graph if node.op_type in _COMPUTE]
     left = tuple(node.name or "" for node in compute if not _reads_int8(node))
     return QuantizedGraph(model=proto, quantized=len(compute) - len(left), left_float=left)
@@ -67,4 +118,4 @@ def _reads_int8(node: ir.Node) -> bool:
     return all(p is not None and p.op_type == "DequantizeLinear" for p in producers)
 
 
-__all__ = ["QuantizedGraph", "place_qdq"]
+__all__ = ["QuantizedGraph", "adopt_qdq", "place_qdq"]

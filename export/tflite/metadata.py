@@ -21,6 +21,7 @@ from flatbuffers.number_types import Int8Flags, Uint8Flags, Uint32Flags
 
 from ...core.errors import GraphError
 from ...core.preprocess import Preprocess
+from .packing import ends, pack, text, unpack
 from .writer import aligned_buffer
 
 METADATA_NAME: Final = "TFLITE_METADATA"
@@ -56,12 +57,13 @@ def add_metadata(
     them as scores, in the right order but not as probabilities.
 
     A client resizes and crops in its own way; colours, mean and standard deviation are what it
-    takes from here. The schema has no BGR: such a model's colour space is left unknown.
+    takes from here. The schema has no BGR: such a model's colour space is left unknown. MediaPipe
+    and Android take the form that ``for_phones`` makes; other readers any.
 
     Args:
         tflite: A file with one subgraph, one input (1, H, W, C) and one output (1, classes).
         preprocess: Its mean and std are stored in units of a pixel's code, as clients expect
-            them, for float and int8 inputs alike.
+            them, for float and int8 inputs alike; an input of uint8 pixels needs neither (0, 1).
         labels: One per output, in order; None stores none. A line break inside one becomes a
             space: the stored file has a label per line.
         name: The model's name.
@@ -73,8 +75,8 @@ def add_metadata(
     Raises:
         GraphError: The file has not that form, or another number of outputs than labels.
     """
-    model = schema.ModelT.InitFromPackedBuf(tflite)
-    image, scores = _ends(model)
+    model = unpack(tflite)
+    image, scores = ends(model)
     classes = int(scores.shape[-1])
     if labels is not None and len(labels) != classes:
         raise GraphError(
@@ -84,30 +86,11 @@ def add_metadata(
     packed = _model_metadata(
         image, preprocess, has_labels=labels is not None, name=name, description=description
     )
-    model.buffers = [
-        aligned_buffer(None if buffer.data is None else bytes(buffer.data))
-        for buffer in model.buffers
-    ]
-    kept = [entry for entry in model.metadata or [] if _text(entry.name) != METADATA_NAME]
+    kept = [entry for entry in model.metadata or [] if text(entry.name) != METADATA_NAME]
     model.metadata = [*kept, _entry(len(model.buffers))]
     model.buffers.append(aligned_buffer(packed))
-    builder = flatbuffers.Builder(len(tflite) + len(packed) + 4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    data = bytes(builder.Output())
+    data = pack(model)
     return data if labels is None else _with_file(data, LABELS_FILE, _lines(labels))
-
-
-def _ends(model: Any) -> tuple[Any, Any]:
-    """Return the input and the output tensor."""
-    graph = model.subgraphs[0]
-    inputs, outputs = ([graph.tensors[i] for i in end] for end in (graph.inputs, graph.outputs))
-    shapes = [[int(size) for size in tensor.shape] for tensor in (*inputs, *outputs)]
-    if len(inputs) != 1 or len(outputs) != 1 or len(shapes[0]) != 4 or len(shapes[1]) != 2:
-        raise GraphError(
-            "expected a classifier, one input (1, H, W, C) and one output (1, classes), found "
-            f"shapes {shapes}; leave out the metadata"
-        )
-    return inputs[0], outputs[0]
 
 
 def _entry(buffer: int) -> Any:
@@ -115,10 +98,6 @@ def _entry(buffer: int) -> Any:
     made.name = METADATA_NAME
     made.buffer = buffer
     return made
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _lines(labels: Sequence[str]) -> bytes:
@@ -142,52 +121,61 @@ def _model_metadata(
 ) -> bytes:
     """Return the packed metadata; a table is a mapping from a field's place in the schema."""
     tables = _Tables()
+    graph = tables.table({
+        2: tables.tables([_image(tables, image, preprocess)]),
+        3: tables.tables([_logits(tables, has_labels=has_labels)]),
+    })  # fmt: skip
+    root = tables.table({
+        0: tables.text(name),
+        1: tables.text(description),
+        3: tables.tables([graph]),
+        7: tables.text(_PARSER_VERSION),
+    })  # fmt: skip
+    return tables.finish(root)
+
+
+def _image(tables: _Tables, image: Any, preprocess: Preprocess) -> int:
+    """Return the table of the input: its colours, its size, and what pixels go through."""
+    color = preprocess.color
+    low, high = (preprocess.table()[:, code].tolist() for code in (0, 255))
+    mean = [preprocess.scale * mean for mean in preprocess.mean]
+    std = [preprocess.scale * std for std in preprocess.std]
+    if image.type == schema.TensorType.UINT8:
+        # Pixels: the file itself normalises them and turns them to BGR.
+        color = "gray" if color == "gray" else "rgb"
+        mean, std, low, high = [0.0], [1.0], [0.0], [255.0]
+    colors = {"rgb": "RGB", "gray": "grey", "bgr": "BGR"}[color]
+    told = f"{colors} pixels 0..255, then (pixel - mean) / std."
     _, height, width, _ = (int(size) for size in image.shape)
-    codes = preprocess.table()
-    normalization = tables.table({
-        0: tables.floats(preprocess.scale * mean for mean in preprocess.mean),
-        1: tables.floats(preprocess.scale * std for std in preprocess.std),
-    })  # fmt: skip
     size = tables.table({0: (Uint32Flags, width), 1: (Uint32Flags, height)})
-    properties = tables.table({0: (Int8Flags, _COLOR_SPACES[preprocess.color]), 1: size})
-    source = tables.table({
+    properties = tables.table({0: (Int8Flags, _COLOR_SPACES[color]), 1: size})
+    normalization = tables.table({0: tables.floats(mean), 1: tables.floats(std)})
+    unit = tables.table({0: (Uint8Flags, _NORMALIZATION_OPTIONS), 1: normalization})
+    return tables.table({
         0: tables.text("image"),
-        1: tables.text(_input_text(preprocess)),
+        1: tables.text(told),
         3: tables.table({0: (Uint8Flags, _IMAGE_PROPERTIES), 1: properties}),
-        4: tables.tables([tables.table({0: (Uint8Flags, _NORMALIZATION_OPTIONS), 1: normalization})]),
-        5: tables.table({0: tables.floats(codes[:, 255]), 1: tables.floats(codes[:, 0])}),
+        4: tables.tables([unit]),
+        5: tables.table({0: tables.floats(high), 1: tables.floats(low)}),
     })  # fmt: skip
+
+
+def _logits(tables: _Tables, *, has_labels: bool) -> int:
+    """Return the table of the output and of the file that names its classes."""
     files = None
     if has_labels:
-        files = tables.tables([
-            tables.table({
-                0: tables.text(LABELS_FILE),
-                1: tables.text("The classes in the order of the outputs, one per line."),
-                2: (Int8Flags, _TENSOR_AXIS_LABELS),
-            })
-        ])  # fmt: skip
-    result = tables.table({
+        file = tables.table({
+            0: tables.text(LABELS_FILE),
+            1: tables.text("The classes in the order of the outputs, one per line."),
+            2: (Int8Flags, _TENSOR_AXIS_LABELS),
+        })  # fmt: skip
+        files = tables.tables([file])
+    return tables.table({
         0: tables.text("logits"),
         1: tables.text("One logit per class; softmax makes them probabilities."),
         3: tables.table({0: (Uint8Flags, _FEATURE_PROPERTIES), 1: tables.table({})}),
         6: files,
     })  # fmt: skip
-    graph = tables.table({2: tables.tables([source]), 3: tables.tables([result])})
-    return tables.finish(
-        tables.table(
-            {
-                0: tables.text(name),
-                1: tables.text(description),
-                3: tables.tables([graph]),
-                7: tables.text(_PARSER_VERSION),
-            }
-        )  # fmt: skip
-    )
-
-
-def _input_text(preprocess: Preprocess) -> str:
-    order = {"rgb": "RGB", "bgr": "BGR", "gray": "grey"}[preprocess.color]
-    return f"An image of {order} pixels 0..255, normalised as (pixel - mean) / std."
 
 
 Field = int | tuple[Any, int] | None

@@ -146,7 +146,7 @@ class ModelWriter:
         model = schema.ModelT()
         model.version = 3
         model.description = description
-        model.operatorCodes = [_operator_code(code, version) for code, version in self._codes]
+        model.operatorCodes = [operator_code(code, version) for code, version in self._codes]
         model.subgraphs = [graph]
         model.buffers = [aligned_buffer(data) for data in self._buffers]
         model.signatureDefs = [_signature(inputs, outputs)]
@@ -207,7 +207,8 @@ def aligned_buffer(data: bytes | None) -> Any:
     return made
 
 
-def _operator_code(code: int, version: int) -> Any:
+def operator_code(code: int, version: int) -> Any:
+    """Return an operator that the file uses, with the version that a runtime must know."""
     made = schema.OperatorCodeT()
     # Readers from before 2021 know only the byte-wide field.
     made.deprecatedBuiltinCode = min(code, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)

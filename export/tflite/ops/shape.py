@@ -9,6 +9,7 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
+from ..layout import plain
 from ..lowering import Lowering
 from ..nodes import attribute, optional_input, shape_of, unsupported
 from .joining import unflattened
@@ -32,7 +33,21 @@ def transpose(ctx: Lowering, node: ir.Node) -> None:
     perm = attribute(node, "perm", tuple(reversed(range(rank))))
     form = unflattened(ctx, ctx.form(source))
     layout = form.layout.transposed([int(axis) for axis in perm])
-    ctx.set(output, replace(form, shape=shape_of(output), layout=layout))
+    form = replace(form, shape=shape_of(output), layout=layout)
+    if _is_cut_up(output):
+        # Queries, keys and values of an attention: one TRANSPOSE before they are cut, not three.
+        form = ctx.convert(form, plain(rank), form.quant)
+    ctx.set(output, form)
+
+
+def _is_cut_up(value: ir.Value) -> bool:
+    """Say whether a value of more than four axes is only cut along one of them."""
+    users = [use.node for use in value.uses()]
+    if len(users) == 1 and users[0].op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return _is_cut_up(users[0].outputs[0])
+    pieces = sum(len(node.outputs) for node in users)
+    cut = all(node.op_type in ("Slice", "Split", "Gather") for node in users)
+    return value.shape is not None and len(value.shape) > 4 and cut and pieces > 1
 
 
 def pad(ctx: Lowering, node: ir.Node) -> None:
