@@ -2,6 +2,6 @@
 
 from .manifest import Manifest
 from .reader import Bundle
-from .writer import write_bundle
+from .writer import Draft, check_replaceable, write_bundle, write_bundles
 
-__all__ = ["Bundle", "Manifest", "write_bundle"]
+__all__ = ["Bundle", "Draft", "Manifest", "check_replaceable", "write_bundle", "write_bundles"]

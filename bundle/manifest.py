@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -12,13 +12,14 @@ from ..core.values import ArtefactFormat, Precision, StepCheck, TensorSpec
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+MAX_FILE_BYTES: Final = 2 << 30
 MANIFEST_HASH: Final = "manifest.sha256"
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file of the bundle."""
 
-    size_bytes: int
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
     sha256: str
 
 

@@ -17,6 +17,10 @@ from .manifest import MANIFEST, MANIFEST_HASH, SCHEMA_VERSION, Artefact, Manifes
 
 MAX_MANIFEST_BYTES: Final = 64 << 20
 
+# Weights pack to a third at best; zeros to a thousandth.
+_RATIO: Final = 100
+_PACKED: Final = 1 << 20
+
 # What zipfile raises on damage; RuntimeError for a password, NotImplementedError for a method.
 _ZIP_ERRORS: Final = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
 
@@ -189,6 +193,12 @@ class _Zip:
         entry = self._entries.get(name)
         if entry is None:
             raise BundleError(f"{self._path}: {name} is missing; zip the bundle again")
+        # What unpacks to more than it says, or to far more than its packed size, is not unpacked.
+        if entry.file_size > min(limit_bytes, _PACKED + _RATIO * entry.compress_size):
+            raise BundleError(
+                f"{self._path}: {name} says that it unpacks to {entry.file_size} bytes, which is "
+                "not what was exported; zip the bundle again"
+            )
         try:
             with self._zip.open(entry) as file:
                 return file.read(limit_bytes + 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+TABLES: Final = ("export", "predict", "drift", "verify", "demo", "preprocess")
 
 
 def config_option(function: F) -> F:
@@ -25,11 +27,10 @@ def config_option(function: F) -> F:
 
 
 def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
-    del param
     if value is None:
         return
     table = _read(value, ctx.info_name or "")
-    by_key = {_key(parameter): parameter for parameter in ctx.command.params if parameter.name}
+    by_key = {_key(other): other for other in ctx.command.params if other is not param}
     defaults: dict[str, Any] = {}
     for key, found in table.items():
         parameter = by_key.get(key.replace("_", "-"))
@@ -37,7 +38,7 @@ def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
             raise click.UsageError(
                 f"{value}: [{ctx.info_name}] has no {key!r}; there are: {', '.join(sorted(by_key))}"
             )
-        defaults[parameter.name] = _beside(value, parameter, found)
+        defaults[parameter.name] = _checked(value, key, parameter, found)
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
@@ -46,13 +47,21 @@ def _read(file: Path, command: str) -> dict[str, Any]:
 
     try:
         document = msgspec.toml.decode(file.read_bytes())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{file}: {error}") from error
+    unknown = sorted(set(document) - set(TABLES))
+    if unknown:
+        raise click.UsageError(
+            f"{file}: no command reads [{unknown[0]}]; there are: {', '.join(TABLES)}"
+        )
     table = document.get(command, {})
     if not isinstance(table, dict):
         raise click.UsageError(f"{file}: [{command}] must be a table")
-    if "preprocess" in document and "preprocess" not in table and command in {"export", "drift"}:
-        table["preprocess"] = file.name  # its own [preprocess] table
+    # A bundle brings its own preprocessing; a model takes the file's.
+    against_bundle = (file.parent / str(table.get("reference", ""))).exists()
+    takes_it = command == "export" or (command == "drift" and not against_bundle)
+    if "preprocess" in document and "preprocess" not in table and takes_it:
+        table["preprocess"] = file.name
     return table
 
 
@@ -63,12 +72,23 @@ def _key(parameter: click.Parameter) -> str:
     return str(parameter.name).replace("_", "-")
 
 
+def _checked(file: Path, key: str, parameter: click.Parameter, value: Any) -> Any:
+    """Return a value in the form that click takes; click itself converts and checks it."""
+    several = parameter.multiple if isinstance(parameter, click.Option) else parameter.nargs != 1
+    if several:
+        values = value if isinstance(value, list) else [value]
+        return [_beside(file, parameter, item) for item in values]
+    if isinstance(value, (list, dict)):
+        raise click.UsageError(f"{file}: {key} takes one value, found {value!r}")
+    whole = isinstance(parameter.type, (click.types.IntParamType, click.IntRange))
+    if whole and (isinstance(value, bool) or not isinstance(value, int)):
+        raise click.UsageError(f"{file}: {key} takes a whole number, found {value!r}")
+    return _beside(file, parameter, value)
+
+
 def _beside(file: Path, parameter: click.Parameter, value: Any) -> Any:
     """Take relative paths from the file's folder, so that a run does not depend on its own."""
-    if isinstance(value, list):
-        return [_beside(file, parameter, item) for item in value]
-    is_path = isinstance(parameter.type, click.Path)
     beside = file.parent / str(value)
-    if isinstance(value, str) and (is_path or beside.is_file()):
+    if isinstance(value, str) and (isinstance(parameter.type, click.Path) or beside.exists()):
         return str(beside)
     return value

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .config import config_option
 from .options import workstation
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@config_option
 @click.option(
     "-o", "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"),
     show_default=True,
@@ -41,23 +43,19 @@ def _print(result: DemoResult) -> None:
         f"LeNet-5 in torch: {metrics.reference_top1:.2f} % of {metrics.images} unseen digits\n"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in (
-        "bundle", "artefact", "size", "top-1", "agrees", "predict", "of it model", "ran on", "gate",
-    ):  # fmt: skip
-        right = heading not in {"bundle", "artefact", "ran on", "gate"}
+    for heading in ("bundle", "size", "top-1", "agrees", "predict", "ran on", "gate"):
+        right = heading not in {"bundle", "ran on", "gate"}
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for row in result.rows:
         found = row.report.metrics
         outcome = row.report.verdict.outcome
         table.add_row(
             row.target,
-            row.artefact,
             human_bytes(row.size_bytes),
             f"{found.candidate_top1:.2f} %",
             f"{found.agreement:.2f} %",
             f"{row.predict_ms:.2f} ms",
-            f"{row.inference_ms:.2f} ms",
-            row.backend + (" (simulation)" if row.simulated else ""),
+            row.backend + (" (simulated)" if row.simulated else ""),
             f"[{'green' if outcome == 'passed' else 'red'}]{outcome}[/]",
         )
     out.print(table)

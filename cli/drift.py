@@ -54,7 +54,7 @@ def command(
 ) -> int:
     """Say what a conversion cost: BUNDLE against its reference on the same images.
 
-    Exit code 0: the gate passed; 1: it failed.
+    Exit code 0: the gate passed; 1: it failed; 4: it passed, but some images cannot be read.
     """
     from ..drift.report import check_report_path
 
@@ -73,13 +73,15 @@ def command(
         click.echo(report.to_json(), nl=False)
     else:
         _print(report)
-    return report.verdict.exit_code
+    # A gate that passed without some of the images has not passed on the data that was given.
+    return report.verdict.exit_code or (4 if report.skipped else 0)
 
 
 def _print(report: DriftReport) -> None:
     from rich.table import Table
 
     from .show import console
+    from .text import printable
 
     out = console()
     metrics = report.metrics
@@ -102,13 +104,16 @@ def _print(report: DriftReport) -> None:
         out.print(f"\n{len(metrics.flips)} images changed their answer:")
     for flip in metrics.flips[:_FLIPS_SHOWN]:
         out.print(
-            f"  {flip.image}: {_name(report, flip.reference)} -> {_name(report, flip.candidate)}",
+            f"  {printable(flip.image)}: "
+            f"{_name(report, flip.reference)} -> {_name(report, flip.candidate)}",
             markup=False,
         )
     if len(metrics.flips) > _FLIPS_SHOWN:
         out.print(f"  ... and {len(metrics.flips) - _FLIPS_SHOWN} more")
     if report.skipped:
-        out.print(f"\n{len(report.skipped)} images could not be read")
+        out.print(f"\n{len(report.skipped)} images could not be read (exit code 4):")
+        for item in report.skipped[:_FLIPS_SHOWN]:
+            out.print(f"  {printable(item.image)}: {printable(item.reason)}", markup=False)
     out.print()
     for check in report.verdict.checks:
         sign = "<=" if check.measure == "top1_drop" else ">="

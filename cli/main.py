@@ -13,6 +13,7 @@ import click
 
 from ..core.errors import EdgeclsError
 from ..core.version import VERSION
+from .text import printable
 
 # Each is cli/NAME.py with a function `command`; a command's modules are imported when it runs.
 COMMANDS: Final = {
@@ -25,6 +26,10 @@ COMMANDS: Final = {
     "doctor": "Say what this machine can export and run, and what is missing.",
     "demo": "Train LeNet-5 on digits, export it, and show all that follows.",
 }
+
+
+# What a shell reports of a program that SIGPIPE ended.
+BROKEN_PIPE: Final = 141
 
 
 class Commands(click.Group):
@@ -64,8 +69,9 @@ def main(args: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     debug = "--debug" in arguments
     try:
-        code: Any = edgecls.main(arguments, prog_name="edgecls", standalone_mode=False)
-        sys.stdout.flush()
+        code: Any = _run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except EdgeclsError as error:
         code = _fail(error, error.exit_code, debug)
     except click.exceptions.Exit as stop:
@@ -79,7 +85,7 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         # Whoever read our output is gone; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = BROKEN_PIPE
     except OSError as error:
         code = _fail(error, _os_error_code(error), debug, _os_error_text(error))
     except MemoryError as error:
@@ -90,10 +96,18 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _run(arguments: list[str]) -> Any:
+    if "_EDGECLS_COMPLETE" in os.environ:  # a shell asks for completions
+        return edgecls.main(prog_name="edgecls")
+    # Not click's own main: it ends with 1, our failed gate, where a reader of our output left.
+    with edgecls.make_context("edgecls", arguments) as context:
+        return edgecls.invoke(context)
+
+
 def _fail(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:
     if debug:
         traceback.print_exception(error)
-    click.echo(f"error: {text or error}", err=True)
+    click.echo(f"error: {printable(text or str(error))}", err=True)
     return code
 
 

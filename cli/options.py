@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def backend_options(function: F) -> F:
     """Add ``--backend``, ``--allow-fallback`` and ``--threads``."""
     for option in (
-        click.option("--threads", type=click.IntRange(1), help="CPU threads of the backend."),
+        click.option("--threads", type=click.IntRange(1, 256), help="CPU threads of the backend."),
         click.option(
             "--allow-fallback",
             is_flag=True,
@@ -54,6 +54,9 @@ def workstation() -> Iterator[None]:
 @contextlib.contextmanager
 def without_info() -> Iterator[None]:
     """Keep lines that begin with "INFO:" off stderr; LiteRT writes one from C++, with no switch."""
+    if sys.stderr is None:  # closed, as under a service manager
+        yield
+        return
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught:
         before = os.dup(2)

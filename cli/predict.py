@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .config import config_option
 from .options import backend_options
 from .show import human_ms
+from .text import printable
 
 if TYPE_CHECKING:
     from ..runtimes import Prediction
 
 
 @click.command()
+@config_option
 @click.argument("bundle", type=click.Path())
 @click.argument("images", nargs=-1, required=True)
 @click.option("--topk", type=click.IntRange(1), default=5, show_default=True)
@@ -44,7 +47,7 @@ def command(
             if as_json:
                 click.echo(json.dumps({"image": image, "error": result.reason}))
             else:
-                click.echo(f"error: {click.format_filename(image)}: {result.reason}", err=True)
+                click.echo(f"error: {printable(image)}: {printable(result.reason)}", err=True)
         elif as_json:
             click.echo(json.dumps(result.to_dict()))
         else:
@@ -53,6 +56,6 @@ def command(
 
 
 def _print(result: Prediction) -> None:
-    click.echo(f"{click.format_filename(result.image)}  ({human_ms(result.speed_ms)})")
+    click.echo(f"{printable(result.image)}  ({human_ms(result.speed_ms)})")
     for ranked in result.topk:
         click.echo(f"  {ranked.score:7.2%}  {ranked.label}")

@@ -23,6 +23,7 @@ class TerminalProgress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
+        self._noted: set[str] = set()
         self._console = Console(stderr=True, highlight=False)
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -45,8 +46,10 @@ class TerminalProgress:
             self._console.print(f"[dim]{description}[/dim]")
 
     def note(self, message: str) -> None:
-        """Say something that the user should know."""
-        click.echo(f"note: {message}", err=True)
+        """Say something that the user should know, once."""
+        if message not in self._noted:
+            self._noted.add(message)
+            click.echo(f"note: {message}", err=True)
 
 
 def human_bytes(size: int) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from .config import config_option
 from .options import backend_options
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@config_option
 @click.argument("bundle", type=click.Path())
 @click.option("--files-only", is_flag=True, help="Check the hashes and the schema; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+# Linux's, from <fcntl.h> and <linux/fs.h>.
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+
+_ATTEMPTS: Final = 100
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -51,7 +60,7 @@ def atomic_directory(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``path`` when the block ends without an error.
 
     A kill at any moment leaves the old folder or none under ``path``; what it leaves beside it
-    (``.NAME.PID.tmp``) is removed by the next call.
+    (``.NAME.PID.*.tmp``) is removed by the next call.
 
     Args:
         path: The folder to make or replace.
@@ -63,8 +72,9 @@ def atomic_directory(path: Path, *, durable: bool = True) -> Iterator[Path]:
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    temporary.mkdir()
+    prefix = f".{path.name}.{os.getpid()}."
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=".tmp"))
+    temporary.chmod(0o755)
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -77,33 +87,47 @@ def atomic_directory(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def _swap(new: Path, path: Path) -> None:
-    if not path.exists() and not path.is_symlink():
-        new.rename(path)
+    """Put ``new`` under ``path`` in one step; what was there is left under ``new``'s name."""
+    for _ in range(_ATTEMPTS):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise FileExistsError(
+                f"{path} exists and is no folder; remove it or choose another name"
+            )
+        try:
+            if path.exists():
+                _exchange(new, path)
+            else:
+                new.rename(path)
+        except OSError as error:
+            # Another process made or removed the folder between the two steps.
+            if error.errno not in {errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY}:
+                raise
+        else:
+            return
+    raise OSError(errno.EBUSY, "other processes keep replacing it", str(path))
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two names in one step, so that a reader finds the one or the other, never neither."""
+    rename = ctypes.CDLL(None, use_errno=True).renameat2
+    if not rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
         return
-    if not path.is_dir() or path.is_symlink():
-        raise FileExistsError(
-            f"{path} exists and is not a folder; remove it or choose another name"
-        )
-    old = new.with_name(new.name.removesuffix(".tmp") + ".old.tmp")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    code = ctypes.get_errno()
+    if code not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+        raise OSError(code, os.strerror(code), str(other))
+    # A file system that cannot, such as NFS: for a moment there is none.
+    aside = one.with_name(one.name.removesuffix(".tmp") + ".old.tmp")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary folders of processes that are gone."""
     for leftover in path.parent.glob(f".{_escaped(path.name)}.*.tmp"):
         pid = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
-        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
-            old = leftover.name.endswith(".old.tmp")
-            if old and not path.exists():
-                leftover.rename(path)  # killed between the two renames: the old one comes back
-            else:
-                shutil.rmtree(leftover, ignore_errors=True)
+        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _escaped(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,11 @@ def _read_safetensors(path: Path) -> object:
 
 
 def _read(path: Path) -> object:
+    # torch does not compare the checksums that its zip files hold.
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path}: damaged: {damaged} has another checksum; copy it again")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail anywhere inside the unpickler
@@ -70,9 +77,11 @@ def _read(path: Path) -> object:
                 f"{path}: holds a Python object ({found[1]}), not only tensors, and loading it "
                 "would run code; save the weights alone: torch.save(model.state_dict(), FILE)"
             ) from error
-        lines = text.strip().splitlines()
-        reason = lines[0] if lines else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint: {reason}") from error
+        # Torch's own text may advise to load without the safety: it is not passed on.
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}): expected a state dict "
+            "that torch.save wrote"
+        ) from error
 
 
 def _unwrap(content: object, notes: list[str]) -> object:

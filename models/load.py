@@ -133,7 +133,7 @@ def _build_callable(
         arguments["num_classes"] = num_classes
     try:
         module = make(**arguments)
-    except Exception as error:  # the user's code can raise anything
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise ModelError(f"{source} raised {type(error).__name__}: {error}") from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
@@ -162,7 +162,7 @@ def _find(source: str, module_name: str, name: str) -> Any:
         ) from error
     except AttributeError as error:
         raise ModelError(f"{source}: {error}") from error
-    except Exception as error:  # the user's code can raise anything
+    except (Exception, SystemExit) as error:  # the user's code can raise anything
         raise ModelError(f"importing {source} raised {type(error).__name__}: {error}") from error
     finally:
         if added:

@@ -70,6 +70,11 @@ def read_image(source: ImageSource, preprocess: Preprocess) -> Image.Image:
     Raises:
         ImageError: Not a regular file, not an image of a known format, damaged, or too large.
     """
+    if not isinstance(source, (str, os.PathLike, bytes, bytearray, Image.Image, np.ndarray)):
+        raise ImageError(
+            "image",
+            f"expected a path, bytes, a Pillow image or an array, found {type(source).__name__}",
+        )
     name = name_of(source)
     mode = "L" if preprocess.color == "gray" else "RGB"
     if isinstance(source, np.ndarray):
@@ -77,7 +82,7 @@ def read_image(source: ImageSource, preprocess: Preprocess) -> Image.Image:
     if isinstance(source, Image.Image):
         _check_size(name, source)
         return _finish(name, source, mode, preprocess.exif)
-    data = source if isinstance(source, bytes) else read_regular_file(name)
+    data = bytes(source) if isinstance(source, (bytes, bytearray)) else read_regular_file(name)
     with open_image(name, data) as image:
         return _finish(name, image, mode, preprocess.exif)
 

@@ -90,7 +90,10 @@ class LiteRTBackend(Backend):
 
     def _infer(self, batch: Batch) -> Batch:
         self._interpreter.set_tensor(self._input_index, batch)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise BundleError(f"{self.name} cannot run the model: {error}") from error
         found: Batch = self._interpreter.get_tensor(self._output_index)
         return found
 

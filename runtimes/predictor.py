@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
+import queue
+import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -24,10 +25,19 @@ from .prediction import Prediction, rank
 from .preprocess import decoded_to_pixels
 from .selection import Choice, open_choice, select
 
-# One is decoded while one runs; more would make a camera's answers late.
-_AHEAD: Final = 2
+# One waits and one is decoded while one runs; more would make a camera's answers late.
+_AHEAD: Final = 1
+
+MAX_THREADS: Final = 256
 
 _Ready: TypeAlias = "tuple[str, Pixels, dict[str, float]]"
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The source of a stream ended, or raised."""
+
+    error: BaseException | None
 
 
 class Predictor:
@@ -100,8 +110,8 @@ class Predictor:
     ) -> Iterator[Prediction | ImageError]:
         """Classify images one after the other, in order, without keeping them.
 
-        The next images are decoded in a thread while one runs. ``images`` may be endless; it is
-        read a few images ahead, in the thread that iterates.
+        ``images`` is read and decoded in a thread, at most two images ahead of the one that runs;
+        it may be endless. What it raises is raised here, after the answers to what it gave.
 
         Yields:
             A prediction, or the ImageError of an image that cannot be used.
@@ -120,22 +130,41 @@ class Predictor:
     def _stream(
         self, images: Iterator[ImageSource], topk: int, logits: bool
     ) -> Iterator[Prediction | ImageError]:
-        waiting: deque[Future[_Ready | ImageError]] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="edgecls-decode") as pool:
+        ready: queue.Queue[_Ready | ImageError | _End] = queue.Queue(_AHEAD)
+        stopped = threading.Event()
+
+        def put(item: _Ready | ImageError | _End) -> bool:
+            while not stopped.is_set():
+                with contextlib.suppress(queue.Full):
+                    ready.put(item, timeout=0.05)
+                    return True
+            return False
+
+        def read() -> None:
+            # Here and not where the results are taken: a source that waits, as a camera does, must
+            # not hold back the answer to the frame before.
+            error: BaseException | None = None
             try:
-                while True:
-                    for image in itertools.islice(images, _AHEAD - len(waiting)):
-                        waiting.append(pool.submit(self._prepare_or_error, image))
-                    if not waiting:
+                for image in images:
+                    if not put(self._prepare_or_error(image)):
                         return
-                    ready = waiting.popleft().result()
-                    if isinstance(ready, ImageError):
-                        yield ready
-                    else:
-                        yield self._classify(ready, topk, logits)
-            finally:
-                for future in waiting:
-                    future.cancel()
+            except BaseException as raised:
+                error = raised
+            put(_End(error))
+
+        thread = threading.Thread(target=read, name="edgecls-decode", daemon=True)
+        thread.start()
+        try:
+            while not isinstance(item := ready.get(), _End):
+                if isinstance(item, ImageError):
+                    yield item
+                else:
+                    yield self._classify(item, topk, logits)
+            if item.error is not None:
+                raise item.error
+        finally:
+            stopped.set()
+            thread.join(timeout=0.5)
 
     def _prepare_or_error(self, image: ImageSource) -> _Ready | ImageError:
         try:
@@ -194,8 +223,8 @@ def load(
         MissingError: No backend can run here; the message says why, for each.
         UsageError: The backend or the precision is none that there is.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be 1 or more, found {threads}")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must lie in 1..{MAX_THREADS}, found {threads}")
     opened = bundle if isinstance(bundle, Bundle) else Bundle(Path(bundle))
     choice = select(opened, backend=backend, precision=precision, allow_fallback=allow_fallback)
     choice, running = open_choice(opened, choice, threads=threads)

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-import numpy as np
 import torch
 
 from ..core.errors import CheckFailedError
@@ -46,26 +45,20 @@ class DemoRow:
         target: Its name.
         precision: Of what ran.
         path: Its folder.
-        artefact: The file that ran.
-        size_bytes: Of that file.
-        bundle_bytes: Of the whole bundle.
+        size_bytes: Of the file that ran.
         backend: What ran it here.
         simulated: Whether that is not what runs on the device.
         predict_ms: Median of ``predict`` from the file on disk, all stages.
-        inference_ms: Median of its inference alone.
         report: The drift check against the trained model.
     """
 
     target: str
     precision: Precision
     path: Path
-    artefact: str
     size_bytes: int
-    bundle_bytes: int
     backend: BackendName
     simulated: bool
     predict_ms: float
-    inference_ms: float
     report: DriftReport
 
 
@@ -153,23 +146,19 @@ def _judge(path: Path, data: Path, weights: Path, progress: Progress) -> DemoRow
     predictor = load(path, allow_fallback=True)
     options = DriftOptions(reference="lenet5", weights=weights, data=data)
     report = drift(predictor, options, progress)
-    total, inference = [], []
+    total = []
     for image in list_images(data)[:_LATENCY_IMAGES]:
         start = time.perf_counter()
-        prediction = predictor.predict(image.path)
+        predictor.predict(image.path)
         total.append((time.perf_counter() - start) * 1e3)
-        inference.append(prediction.speed_ms["inference"])
     manifest = predictor.bundle.manifest
     return DemoRow(
         target=manifest.target,
         precision=predictor.precision,
         path=path,
-        artefact=predictor.artefact.path,
         size_bytes=manifest.files[predictor.artefact.path].size_bytes,
-        bundle_bytes=int(np.sum([entry.size_bytes for entry in manifest.files.values()])),
         backend=predictor.backend,
         simulated=predictor.fell_back is not None,
         predict_ms=median(total),
-        inference_ms=median(inference),
         report=report,
     )

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import onnx
 
-from ..bundle import write_bundle
+from ..bundle import Draft, check_replaceable, write_bundles
 from ..bundle.manifest import CalibrationInfo, Fingerprint, GoldenSample, Manifest, ModelInfo
 from ..core.errors import UsageError
 from ..core.files import sha256_bytes, write_atomic
@@ -28,7 +28,7 @@ from ..targets import Target, get_target
 from .artefacts import ArtefactBuilder, Built
 from .calibrate import calibrate
 from .graph import checked_graph, resolve_input, run_onnx
-from .samples import Samples, real_samples, synthetic_samples
+from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
 
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "ai-edge-litert",
@@ -98,6 +98,8 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         EdgeclsError: With the cause's exit code; no bundle was changed.
     """
     targets, precision = _check_options(options)
+    for target in targets:
+        check_replaceable(options.out / target.name)
     stages = Stages(progress)
     images = _calibration_images(options, progress)
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
@@ -116,6 +118,11 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         labels = read_labels(options.labels) if options.labels else None
         samples = real_samples(images, preprocess, size) if images else None
         if samples is None:
+            if images:
+                progress.note(
+                    f"fewer than {GOLDEN} of the calibration images can be read: the steps are "
+                    "compared on synthetic images, which are the golden samples too"
+                )
             samples = synthetic_samples(preprocess, size, options.seed)
     tensors = preprocess.normalize(samples.pixels)
     graph = checked_graph(loaded, preprocess=preprocess, size=size, tensors=tensors, stages=stages)
@@ -169,13 +176,23 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         calibration=_calibration_info(table) if table is not None else None,
         fingerprint=fingerprint,
     )
+    drafts = [
+        Draft(
+            path=options.out / target.name,
+            manifest=_for_target(common, target, built, steps, samples),
+            files=_files(built, samples),
+        )
+        for target, built, steps in made
+    ]
     with stages.stage("write"):
-        bundles = tuple(
-            _write(options.out / target.name, _for_target(common, target, built, steps, samples),
-                   built, samples)
-            for target, built, steps in made
-        )  # fmt: skip
-    return ExportResult(bundles=bundles, seconds=stages.seconds)
+        written = write_bundles(drafts)
+    return ExportResult(
+        bundles=tuple(
+            ExportedBundle(path=draft.path, manifest=manifest)
+            for draft, manifest in zip(drafts, written, strict=True)
+        ),
+        seconds=stages.seconds,
+    )
 
 
 def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision]:
@@ -258,12 +275,6 @@ def _for_target(
             for index, suffix in enumerate(samples.suffixes)
         ),
     )
-
-
-def _write(
-    path: Path, manifest: Manifest, built: Sequence[Built], samples: Samples
-) -> ExportedBundle:
-    return ExportedBundle(path=path, manifest=write_bundle(path, manifest, _files(built, samples)))
 
 
 def _files(built: Sequence[Built], samples: Samples) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from ..core.preprocess import PRESETS, Preprocess
 from ..core.values import Logits, StepCheck, Tensor, relative_difference
 from ..export.passes.fold_batch_norm import fold_batch_norm
 from ..export.passes.fuse_gelu import fuse_gelu
+from ..export.passes.strip_softmax import strip_softmax
 from ..export.simplify import simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
 from ..models import LoadedModel
@@ -96,6 +97,11 @@ def checked_graph(
         CheckFailedError: A step moved the outputs by more than ``STEP_LIMIT``.
         ModelError, GraphError: The model cannot be exported.
     """
+    if loaded.fixed_batch not in {None, 1}:
+        raise ModelError(
+            f"{loaded.source} takes only batches of {loaded.fixed_batch}, a device sees one image "
+            "at a time; export it with a free batch, or a batch of 1"
+        )
     steps: list[StepCheck] = []
     with stages.stage("torch -> ONNX" if loaded.onnx is None else "read ONNX"):
         if loaded.onnx is not None:
@@ -123,6 +129,13 @@ def checked_graph(
         # Folding constants would turn the weights' codes back into float.
         passes = []
     with stages.stage("simplify"):
+        logits = _without_softmax(model, expected, tensors)
+        if logits is not None:
+            model, expected = logits
+            against = f"{against} without its softmax"
+            stages.note(
+                f"{loaded.source} ends in a softmax: it was taken off, bundles end at logits"
+            )
         for name, apply in passes:
             model = apply(model)
             steps.append(check_step(name, against, expected, run_onnx(model, tensors), STEP_LIMIT))
@@ -233,6 +246,30 @@ def batches(tensors: Tensor, size: int) -> list[Tensor]:
     if missing:
         parts[-1] = np.concatenate([parts[-1], np.repeat(parts[-1][-1:], missing, axis=0)])
     return parts
+
+
+def _without_softmax(
+    model: onnx.ModelProto, expected: Logits, tensors: Tensor
+) -> tuple[onnx.ModelProto, Logits] | None:
+    """Return the graph up to its logits, with these; None where it already ends there.
+
+    Raises:
+        CheckFailedError: The softmax of the new outputs is not what the old ones were.
+    """
+    graph = ir.from_proto(model)
+    probabilities = np.exp(expected) if _ends_in(graph, "LogSoftmax") else expected
+    if not strip_softmax(graph):
+        return None
+    stripped = ir.to_proto(graph)
+    logits = run_onnx(stripped, tensors)
+    wide = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    again = (wide / wide.sum(axis=1, keepdims=True)).astype(np.float32)
+    check_step("strip-softmax", "the softmax", probabilities, again, STEP_LIMIT)
+    return stripped, logits
+
+
+def _ends_in(graph: ir.Model, operator: str) -> bool:
+    return any(node.op_type == operator for node in graph.graph)
 
 
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:

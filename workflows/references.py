@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import onnx
 
@@ -15,6 +17,9 @@ from ..core.values import Logits, Pixels
 from ..models import load_model
 from ..runtimes import load
 from .graph import OnnxRunner, resolve_input, run_torch
+
+# A .pt2 file is a zip file too.
+_MODEL_SUFFIXES: Final = {".pt2", ".onnx"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +62,8 @@ def open_reference(
         EdgeclsError: It cannot be opened; nothing was guessed.
     """
     path = Path(name)
-    if path.is_dir() or path.suffix == ".zip":
+    zipped = path.suffix not in _MODEL_SUFFIXES and path.is_file() and zipfile.is_zipfile(path)
+    if path.is_dir() or zipped:
         if weights is not None or preprocess is not None or num_classes is not None:
             raise UsageError(
                 f"{name} is a bundle and brings its own weights and preprocessing; leave "
@@ -65,9 +71,10 @@ def open_reference(
             )
         bundle = Bundle(path)
         predictor = load(bundle, allow_fallback=True)
+        simulated = " (simulated)" if predictor.fell_back else ""
         return Source(
             name=name,
-            backend=predictor.backend,
+            backend=f"{predictor.backend}{simulated}",
             preprocess=bundle.manifest.preprocess,
             size=predictor.input_size,
             logits=predictor.logits,

@@ -15,10 +15,12 @@ from ..core.errors import ImageError
 from ..core.preprocess import Preprocess
 from ..core.values import Pixels
 from ..data.images import ImageFile
+from ..runtimes.images import read_image, read_regular_file
 from ..runtimes.preprocess import to_pixels
 
 GOLDEN: Final = 4
 _MAX_BYTES: Final = 256 << 10
+_LONGER_SIDE: Final = 640
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,32 +43,45 @@ class Samples:
 def real_samples(
     images: Sequence[ImageFile], preprocess: Preprocess, size: tuple[int, int]
 ) -> Samples | None:
-    """Return the smallest readable ones of the images; None where there are not enough.
+    """Return the first readable ones of the images; None where there are too few.
 
-    The smallest, because they ship with every bundle; at most 256 KiB each.
+    They ship with every bundle: a file of more than 256 KiB is made smaller, and is then the
+    sample instead of the original.
     """
-    by_size = sorted(images, key=lambda image: (image.path.stat().st_size, image.name))
     files: list[bytes] = []
     suffixes: list[str] = []
     pixels: list[Pixels] = []
-    for image in by_size:
-        if len(files) == GOLDEN or image.path.stat().st_size > _MAX_BYTES:
-            break
+    for image in images:
         try:
-            found = to_pixels(image.path, preprocess, size=size)
+            data = read_regular_file(str(image.path))
+            suffix = PurePosixPath(image.name).suffix.lower()
+            if len(data) > _MAX_BYTES:
+                data, suffix = _smaller(data, preprocess), ".jpg"
+            found = to_pixels(data, preprocess, size=size)
         except ImageError:
             continue  # the calibration pass reports it
-        files.append(image.path.read_bytes())
-        suffixes.append(PurePosixPath(image.name).suffix.lower())
+        files.append(data)
+        suffixes.append(suffix)
         pixels.append(found)
-    if len(files) < GOLDEN:
-        return None
-    return Samples(
-        files=tuple(files),
-        suffixes=tuple(suffixes),
-        pixels=np.stack(pixels),
-        source="calibration",
-    )
+        if len(files) == GOLDEN:
+            return Samples(
+                files=tuple(files),
+                suffixes=tuple(suffixes),
+                pixels=np.stack(pixels),
+                source="calibration",
+            )
+    return None
+
+
+def _smaller(data: bytes, preprocess: Preprocess) -> bytes:
+    """Return an image as a JPEG of at most 640 px; as it is where the model takes its full size."""
+    if preprocess.resize == 0:
+        return data
+    image = read_image(data, preprocess)
+    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def synthetic_samples(preprocess: Preprocess, size: tuple[int, int], seed: int) -> Samples:

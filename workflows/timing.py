@@ -21,6 +21,10 @@ class Stages:
         self._progress = progress
         self.seconds: dict[str, float] = {}
 
+    def note(self, message: str) -> None:
+        """Say something that the user should know."""
+        self._progress.note(message)
+
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what runs inside."""

@@ -35,14 +35,25 @@ FIXED_OUTPUTS: Final = {
 # Operators whose constant operand is a tensor like any other.
 _TENSOR_OPERANDS: Final = frozenset({"Add", "Sub", "Mul", "Div", "Concat", "Max", "Min"})
 
+# What a denominator goes through from where it is computed: a guard against zero, another shape.
+_GUARDS: Final = frozenset(
+    {
+        "Abs", "Add", "Cast", "Clip", "Expand", "Max", "Pow", "Reshape", "Slice", "Split", "Sqrt",
+        "Squeeze", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+
 
 def place_full(model: ir.Model, qdq: Qdq) -> None:
     """Insert the pairs in place."""
     nodes = list(model.graph)
+    left_float = _denominators(nodes)
     values = [
         value
         for value in [*model.graph.inputs, *(output for node in nodes for output in node.outputs)]
-        if value.dtype == ir.DataType.FLOAT and not _taken_into_next(value)
+        if value.dtype == ir.DataType.FLOAT
+        and not _taken_into_next(value)
+        and value not in left_float
     ]
     params = _all_params(nodes, values, qdq)
     requantized = [
@@ -58,6 +69,24 @@ def place_full(model: ir.Model, qdq: Qdq) -> None:
         qdq.activation(value, params[value])
     for node, index, wanted in requantized:
         qdq.edge(node, index, wanted)
+
+
+def _denominators(nodes: list[ir.Node]) -> set[ir.Value]:
+    """Return what is divided by, and what that was made of without a product or a sum of many.
+
+    A step of eight bits is as large as a small denominator: its codes would divide by zero.
+    """
+    found: set[ir.Value] = set()
+    waiting = [node.inputs[1] for node in nodes if node.op_type == "Div"]
+    while waiting:
+        value = waiting.pop()
+        producer = value.producer() if value is not None else None
+        if value is None or producer is None or value in found:
+            continue
+        found.add(value)
+        if producer.op_type in _GUARDS:
+            waiting += producer.inputs
+    return found
 
 
 def _all_params(

@@ -64,7 +64,7 @@ def test_an_error_leaves_the_old_directory(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with (
-        pytest.raises(FileExistsError, match="not a folder"),
+        pytest.raises(FileExistsError, match="no folder"),
         atomic_directory(tmp_path / "out") as folder,
     ):
         (folder / "a").write_text("1")
@@ -122,3 +122,38 @@ def test_no_space_leaves_the_old_file(tmp_path: Path) -> None:
 
     assert target.read_bytes() == b"old"
     assert [child.name for child in tmp_path.iterdir()] == ["file"]
+
+
+READER = """
+import sys
+from pathlib import Path
+missing = 0
+for _ in range(20000):
+    try:
+        (Path(sys.argv[1]) / "a").read_text()
+    except FileNotFoundError:
+        missing += 1
+print(missing)
+"""
+
+
+def test_several_writers_and_a_reader_never_meet_a_gap(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with atomic_directory(out) as folder:
+        (folder / "a").write_text("0")
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(out)], stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", READER, str(out)], capture_output=True, text=True, check=True
+        )
+        assert all(writer.poll() is None for writer in writers), "no writer failed"
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+
+    assert done.stdout.strip() == "0"
+    assert len(set(contents(out).values())) == 1

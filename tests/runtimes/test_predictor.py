@@ -294,3 +294,52 @@ def test_predict_and_to_pixels_are_one_preprocessing(
         found = predictor.predict(file, logits=True)
 
         assert found.logits == pytest.approx(wanted, abs=1e-5), file.name
+
+
+@pytest.mark.parametrize("source", [None, 123, ["x"], object()])
+def test_what_is_no_image_is_refused(
+    pi_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any
+) -> None:
+    """Not taken for a file that happens to be called as errors call it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "image").write_bytes(encoded(photo()))
+
+    with pytest.raises(ImageError, match="expected a path, bytes"):
+        load(pi_bundle).predict(source)
+
+
+def test_a_waiting_source_does_not_hold_back_an_answer(pi_bundle: Path) -> None:
+    """The answer to a frame comes before the next frame is there."""
+    answered = threading.Event()
+
+    def frames() -> Iterator[Any]:
+        yield photo(1)
+        assert answered.wait(timeout=30), "the first answer waits for the second frame"
+        yield photo(2)
+
+    count = 0
+    for _ in load(pi_bundle).predict_stream(frames()):
+        answered.set()
+        count += 1
+
+    assert count == 2
+
+
+def test_a_failing_source_is_answered_as_far_as_it_came(pi_bundle: Path) -> None:
+    def broken() -> Iterator[Any]:
+        yield photo(1)
+        yield photo(2)
+        raise OSError("camera gone")
+
+    found = []
+    with pytest.raises(OSError, match="camera gone"):  # noqa: PT012
+        for result in load(pi_bundle).predict_stream(broken()):
+            found.append(result)  # noqa: PERF402
+
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_threads_have_bounds(pi_bundle: Path, threads: int) -> None:
+    with pytest.raises(UsageError, match=r"1\.\.256"):
+        load(pi_bundle, threads=threads)
