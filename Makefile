@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONWARNINGS := default
 
-.PHONY: setup lint types test test-all nightly demo clean
+.PHONY: setup lint types test test-all nightly coverage demo clean
 
 setup: $(STAMP)
 
@@ -33,8 +33,12 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -q -n 2 -m 'slow and not nightly'
 
-nightly: setup
+nightly: setup coverage
 	$(BIN)/python -m pytest -q -m nightly
+
+# Converts the classifiers of timm and torchvision; writes docs/coverage.md.
+coverage: setup
+	$(BIN)/python tools/coverage.py
 
 demo: setup
 	$(BIN)/python -m edgecls demo -o demo

@@ -4,7 +4,8 @@ Each model runs in a process of its own; what it gave is kept in build/coverage/
 there until the conversion's sources change.
 
     python tools/coverage.py            all of them, and the document
-    python tools/coverage.py NAME...    these, shown
+    python tools/coverage.py NAME...    these
+    python tools/coverage.py --document the document, of the results that are there
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from coverage_models import ARGUMENTS, CNNS, MODELS
+from coverage_document import document
+from coverage_models import ARGUMENTS, MODELS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CACHE: Final = ROOT / "build" / "coverage"
@@ -30,7 +32,7 @@ CALIBRATION: Final = 8
 IMAGES: Final = 4
 # What decides the graph that torch gives, and what decides all that is made of it.
 _EXPORT: Final = ("export/torch_onnx.py", "export/simplify.py", "models/torchvision_ops.py")
-_CONVERSION: Final = ("export", "calibration", "core", "tools")
+_CONVERSION: Final = ("export", "calibration", "core", "tools/coverage.py", "tools/layers.py")
 
 
 def main() -> None:
@@ -38,26 +40,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="as in coverage_models.py")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--document", action="store_true", help="run nothing")
     options = parser.parse_args()
     if options.one:
         run_one(options.one)
         return
     results = {}
     for name in options.names or MODELS:
-        results[name] = cached(name)
-        print(json.dumps({"name": name, **results[name]}), flush=True)
+        if options.document:
+            results[name] = _kept(name) or {"error": "it has not been run"}
+        else:
+            results[name] = cached(name)
+            print(json.dumps({"name": name, **results[name]}), flush=True)
     if not options.names:
         DOCUMENT.write_text(document(results))
+
+
+def _kept(name: str) -> dict[str, Any]:
+    path = CACHE / f"{_file_name(name)}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def cached(name: str) -> dict[str, Any]:
     """Return a model's result, from the cache where the sources have not changed."""
     path = CACHE / f"{_file_name(name)}.json"
     sources = _digest([*_EXPORT, *_CONVERSION])
-    if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text())
-        if kept["sources"] == sources:
-            return kept
+    kept = _kept(name)
+    if kept.get("sources") == sources:
+        return kept
     CACHE.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     command = [sys.executable, __file__, "--one", name]
@@ -66,7 +76,7 @@ def cached(name: str) -> dict[str, Any]:
         failure = f"exit status {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"
     except subprocess.TimeoutExpired:
         failure = f"no end after {TIMEOUT_S} s"
-    result = json.loads(path.read_text()) if path.is_file() else {"error": failure}
+    result = _kept(name) or {"error": failure}
     result["sources"] = sources
     path.write_text(json.dumps(result, indent=1))
     return result
@@ -248,72 +258,6 @@ def _simulate(model: Any, images: Any) -> Any:
     session = ort.InferenceSession(model.SerializeToString(), options)
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
-
-
-def document(results: dict[str, dict[str, Any]]) -> str:
-    """Return the document."""
-    lines = [_INTRODUCTION]
-    for title, names in (
-        ("Convolutional networks", [n for n in MODELS if n in CNNS]),
-        ("Attention, token mixing, layer normalization", [n for n in MODELS if n not in CNNS]),
-    ):
-        lines += ["", f"## {title}", "", *_table((name, results[name]) for name in names)]
-    failed = [(name, result["error"]) for name, result in results.items() if "error" in result]
-    if failed:
-        lines += ["", "## What does not convert", ""]
-        lines += [f"- `{name}`: {reason}" for name, reason in failed]
-    return "\n".join(lines) + "\n"
-
-
-def _table(results: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
-    lines = [
-        "| Model | Image | Float diff. | Transposes | Int8 | Left float | Layers <= 1 | <= 2 "
-        "| Logits <= 1 | Export s | Lower s |",
-        "| --- | --: | --: | --: | --: | --- | --: | --: | --: | --: | --: |",
-    ]
-    for name, result in results:
-        lines.append("| " + " | ".join(_row(name, result)) + " |")
-    return lines
-
-
-def _row(name: str, result: dict[str, Any]) -> list[str]:
-    difference = result.get("float_difference")
-    row = [f"`{name}`", str(MODELS[name]), "no" if difference is None else f"{difference:.1e}"]
-    if "layers" not in result:
-        return [*row, str(result.get("float_transposes", "")), "no", *[""] * 6]
-    left = result["float_operators"]
-    share = result["int8_operators"] / (result["int8_operators"] + sum(left.values()))
-    seconds = result["seconds"]
-    return [
-        *row,
-        f"{result['float_transposes']}, {result['int8_transposes']}",
-        f"{share:.1%}",
-        ", ".join(f"{count} {kind}" for kind, count in sorted(left.items())) or "-",
-        *(f"{value:.2%}" for value in (*result["layers"][:2], result["ends"][0])),
-        f"{seconds['torch -> ONNX']:.1f}",
-        f"{seconds['lower']:.1f}",
-    ]
-
-
-_INTRODUCTION: Final = """\
-# Coverage
-
-What `make coverage` measured: architectures of timm and torchvision with random weights and batch
-norm statistics, at the size of image given, through the whole chain: torch, ONNX, TFLite in
-float32 and in int8 (calibrated on 8 synthetic images, min-max).
-
-- **Float diff.**: LiteRT against torch, max|a-b| / max|a| over 4 images; the goal is 1e-4.
-- **Transposes**: operators inserted to move axes, in the float and in the int8 file.
-- **Int8**: share of the computing operators that run in int8; those left in float32 have a
-  DEQUANTIZE and a QUANTIZE at their borders.
-- **Layers <= 1, <= 2**: over all codes that computing operators make of one image, the share
-  within one and two steps of ONNX Runtime's simulation of the same Q/DQ graph, each operator of
-  the simulation being fed the very codes that LiteRT fed its own. Operators that only move or
-  choose codes are not counted.
-- **Logits <= 1**: the share of logits within one step at the end of the whole network. Networks
-  with random weights carry a single step through all layers behind it and amplify it, so deep ones
-  end far apart; trained ones do not.
-- **Export s** is torch to simplified ONNX, **Lower s** the float ONNX to TFLite, one thread."""
 
 
 def _digest(paths: Iterable[str]) -> str:

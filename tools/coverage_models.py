@@ -88,14 +88,14 @@ OTHERS: Final[dict[str, int]] = {
     "timm:visformer_tiny": 224,
     "timm:mambaout_femto": 96,
     "timm:swiftformer_xs": 96,
-    "timm:maxvit_pico_rw_256": 128,
+    "timm:maxvit_pico_rw_256": 256,
 }
 
 # What an architecture needs to be told about another size of image.
 ARGUMENTS: Final[dict[str, dict[str, Any]]] = {
     name: {"img_size": side}
     for name, side in OTHERS.items()
-    if name.startswith(("timm:vit_", "timm:deit_", "timm:maxvit_", "timm:coat_"))
+    if name.startswith(("timm:vit_", "timm:deit_", "timm:coat_"))
 }
 
 MODELS: Final = {**CNNS, **OTHERS}

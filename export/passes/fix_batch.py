@@ -56,6 +56,8 @@ def _set_batch(graph: ir.Graph) -> None:
             f"expected input {image.name!r} to have a fixed size apart from the batch, found "
             f"{image.shape}; export the model with a fixed image size"
         )
+    if 0 in image.shape[1:]:
+        raise GraphError(f"expected input {image.name!r} to hold numbers, found {image.shape}")
     image.shape = ir.Shape([1, *(int(size) for size in image.shape[1:] if isinstance(size, int))])
     for node in graph:
         for value in node.outputs:
@@ -89,6 +91,11 @@ def _require_shapes(graph: ir.Graph) -> None:
                     f"expected static shapes at batch 1, found {value.shape} at {value.name!r} "
                     f"({node.op_type}, node {node.name!r}); export the model with a fixed image "
                     "size and no control flow"
+                )
+            if 0 in value.shape.numpy():
+                raise GraphError(
+                    f"expected every value to hold numbers, found shape {value.shape} at "
+                    f"{value.name!r} ({node.op_type}, node {node.name!r}); leave out what is empty"
                 )
 
 

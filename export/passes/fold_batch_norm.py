@@ -1,4 +1,8 @@
-"""Folds BatchNormalization into the layer before it; what has none becomes Mul and Add."""
+"""Folds BatchNormalization into the layer before it; what has none becomes a depthwise Conv.
+
+A 1x1 depthwise convolution has a scale per channel where it is quantized; a Mul by the factors
+would have one for all of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ def fold_batch_norm(model: ir.Model) -> int:
     """Replace every BatchNormalization, in place.
 
     After a Conv or a Gemm (transB=1, alpha=beta=1) that nothing else reads, its factor goes into
-    the weights and the bias; elsewhere it becomes x * factor + offset.
+    the weights and the bias; elsewhere it becomes a depthwise Conv, or x * factor + offset where
+    it normalizes no image.
 
     Returns:
         How many there were.
@@ -89,19 +94,30 @@ def _expand(
 ) -> None:
     output = node.outputs[0]
     rank = 4 if source.shape is None else len(source.shape)
-    shape = (-1, *[1] * (rank - 2))
     name = output.name or node.name or "batch_norm"
-    scaled = ir.Value(name=f"{name}_scaled", type=source.type, shape=source.shape)
     final = ir.Value(name=f"{name}_shifted", type=output.type, shape=output.shape)
-    gain = _initializer(graph, f"{name}_factor", factor.reshape(shape))
-    offset = _initializer(graph, f"{name}_shift", shift.reshape(shape))
-    graph.insert_before(
-        node,
-        [
+    if rank == 4:
+        weights = _initializer(graph, f"{name}_factor", factor.reshape(-1, 1, 1, 1))
+        inputs = [source, weights, _initializer(graph, f"{name}_shift", shift)]
+        nodes = [
+            ir.node(
+                "Conv",
+                inputs,
+                {"group": factor.size, "kernel_shape": [1, 1]},
+                outputs=[final],
+                name=f"{name}_conv",
+            )
+        ]
+    else:
+        shape = (-1, *[1] * (rank - 2))
+        scaled = ir.Value(name=f"{name}_scaled", type=source.type, shape=source.shape)
+        gain = _initializer(graph, f"{name}_factor", factor.reshape(shape))
+        offset = _initializer(graph, f"{name}_shift", shift.reshape(shape))
+        nodes = [
             ir.node("Mul", [source, gain], outputs=[scaled], name=f"{name}_mul"),
             ir.node("Add", [scaled, offset], outputs=[final], name=f"{name}_add"),
-        ],
-    )
+        ]
+    graph.insert_before(node, nodes)
     ir.convenience.replace_all_uses_with(output, final, replace_graph_outputs=True)
 
 

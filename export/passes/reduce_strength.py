@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 
 def reduce_strength(model: ir.Model) -> int:
@@ -20,9 +21,11 @@ def reduce_strength(model: ir.Model) -> int:
         if node.op_type not in ("Div", "Pow") or len(node.inputs) != 2:
             continue
         source, constant = node.inputs
-        if source is None or source.dtype != ir.DataType.FLOAT or source.const_value is not None:
+        if source is None or source.const_value is not None:
             continue
         if constant is None or constant.const_value is None:
+            continue
+        if constant.const_value.dtype != ir.DataType.FLOAT:
             continue
         values = constant.const_value.numpy().astype(np.float64)
         if node.op_type == "Div" and np.all(np.abs(values) > np.finfo(np.float32).tiny):
@@ -41,7 +44,7 @@ def reduce_strength(model: ir.Model) -> int:
     return count
 
 
-def _initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
+def _initializer(graph: ir.Graph, name: str, values: NDArray[np.float64]) -> ir.Value:
     tensor = ir.tensor(values.astype(np.float32), name=name)
     value = ir.Value(
         name=name,

@@ -141,15 +141,31 @@ def reshaped(before: Sequence[int], after: Sequence[int], layout: Layout) -> Lay
     return _in_order(after, new_order)
 
 
-def reshapable(before: Sequence[int], after: Sequence[int]) -> Layout:
-    """Return the layout in which a value reshapes to the preferred layout, or the plain one."""
+def reshapable(before: Sequence[int], after: Sequence[int], layout: Layout) -> Layout:
+    """Return the layout to bring a value to, so that it can be reshaped.
+
+    It is the one that reshapes to the preferred layout, or the plain one: of tokens, whose
+    channels lie innermost already, plain keeps them there.
+    """
+    wish = _before_preferred(before, after)
+    straight = plain(len(before))
+    if wish is None:
+        return straight
+    inner = _order(before, layout)[-1:]
+    if _order(before, straight)[-1:] == inner != _order(before, wish)[-1:]:
+        return straight
+    return wish
+
+
+def _before_preferred(before: Sequence[int], after: Sequence[int]) -> Layout | None:
+    """Return the layout in which a value reshapes to the preferred layout, if there is one."""
     order = _order(after, preferred(len(after)))
     old_order: list[int] = []
     groups = _groups(before, after)
     while order:
         merged, split = next(group for group in groups if order[0] in group[1])
         if order[: len(split)] != split:
-            return plain(len(before))
+            return None
         order = order[len(split) :]
         old_order += merged
     return _in_order(before, old_order)

@@ -98,7 +98,8 @@ class Lowering:
         assert value is not None
         if value not in self.forms:
             array = self.constant(value)
-            assert array is not None, f"{value.name} is used before it is made"
+            if array is None:
+                raise _unmade(value)
             self.forms[value] = self.constant_form(value.name or "constant", array)
         return self.forms[value]
 
@@ -226,7 +227,7 @@ class Lowering:
         form = self.padded(form)
         layout = reshaped(form.shape, shape, form.layout)
         if layout is None:
-            form = self.convert(form, reshapable(form.shape, shape), form.quant)
+            form = self.convert(form, reshapable(form.shape, shape, form.layout), form.quant)
             layout = reshaped(form.shape, shape, form.layout)
             assert layout is not None, "the form was brought to a layout that can be reshaped"
         name = f"{self.writer.tensors[form.tensor].name}_reshaped"
@@ -297,3 +298,10 @@ class Lowering:
             limit = None if found is None else float(found.ravel()[0])
             bounds.append(None if limit is None or abs(limit) >= largest else limit)
         return bounds[0], bounds[1]
+
+
+def _unmade(value: ir.Value) -> Exception:
+    """Return the error for an output that an operator's lowering does not make."""
+    node = value.producer()
+    assert node is not None, f"the input {value.name} has its form from the start"
+    return unsupported(node, f"its output {value.name!r} is used", "use only its first output")

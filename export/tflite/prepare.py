@@ -42,5 +42,6 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
             f"({', '.join(str(v.name) for v in graph.inputs)}) and {len(graph.outputs)} "
             f"({', '.join(str(v.name) for v in graph.outputs)}); cut the graph to its classifier"
         )
+    graph_model = fix_batch(graph_model)
     fuse_gelu(graph_model)
-    return fix_batch(graph_model)
+    return graph_model

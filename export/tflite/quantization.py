@@ -27,6 +27,11 @@ class Quant:
     scale: float
     zero_point: int
 
+    def codes(self, values: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Return the codes of values, as QuantizeLinear rounds them."""
+        steps: NDArray[np.float32] = np.rint(values / np.float32(self.scale)) + self.zero_point
+        return steps.clip(-128, 127).astype(np.int8)
+
 
 LOGISTIC: Final = Quant(1 / 256, -128)
 """The only parameters that TFLite's int8 LOGISTIC and SOFTMAX give."""

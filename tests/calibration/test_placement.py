@@ -78,6 +78,18 @@ def branches() -> onnx.ModelProto:
     )
 
 
+NORMALIZED = """
+<ir_version: 10, opset_import: ["" : 20]>
+normalized (float[batch,3,8,8] input) => (float[batch,3,8,8] logits)
+{
+    a = Conv <kernel_shape=[1,1]> (input, w)
+    length = ReduceL2 <keepdims=1> (a, axes)
+    safe = Clip (length, least)
+    logits = Div (a, safe)
+}
+"""
+
+
 def images(count: int = 8) -> list[tuple[str, NDArray[np.float32]]]:
     generator = np.random.default_rng(7)
     return [
@@ -234,3 +246,19 @@ def test_a_table_that_lacks_a_tensor_is_refused(residual: onnx.ModelProto) -> No
 
     with pytest.raises(CalibrationError, match="'r1'"):
         place_qdq(residual, table, FULL)
+
+
+def test_what_is_divided_by_stays_float() -> None:
+    """A step of its codes is as large as a small denominator, and zero is one of them."""
+    model = build(
+        NORMALIZED,
+        w=np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
+        axes=np.array([1], np.int64),
+        least=np.array(1e-12, np.float32),
+    )
+    graph = quantized(model, FULL).model
+
+    assert readers(graph, "a") == ["QuantizeLinear"]
+    assert readers(graph, "length") == ["Clip"]
+    assert readers(graph, "safe") == ["Div"]
+    assert np.isfinite(run(graph)).all()

@@ -62,8 +62,8 @@ def run(model: onnx.ModelProto) -> NDArray[np.float32]:
     [
         (CONV_BN, ["Conv"]),
         (CONV_BN_NO_BIAS, ["Conv"]),
-        (BN_FIRST, ["Mul", "Add", "Conv"]),
-        (SHARED, ["Conv", "Mul", "Add", "Add"]),
+        (BN_FIRST, ["Conv", "Conv"]),
+        (SHARED, ["Conv", "Conv", "Add"]),
     ],
     ids=["conv", "conv without bias", "before a conv", "shared conv"],
 )

@@ -37,7 +37,7 @@ LOWERINGS: Final[dict[str, Callable[[Lowering, ir.Node], None]]] = {
     "DequantizeLinear": quantize.dequantize,
     "DepthToSpace": resize.depth_to_space,
     "Div": partial(elementwise.binary, kind=elementwise.DIV),
-    "Dropout": shape.identity,
+    "Dropout": shape.dropout,
     "Elu": activation.elu,
     "Exp": partial(activation.unary, kind=Unary(Op.EXP, int8=True)),
     "Expand": joining.expand,

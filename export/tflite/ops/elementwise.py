@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
-from ..layout import Layout, plain
+from ..layout import Layout, plain, preferred
 from ..lowering import Lowering
 from ..nodes import constant, shape_of, unsupported
 from ..quantization import Quant, parameters
@@ -69,7 +69,7 @@ def binary(ctx: Lowering, node: ir.Node, kind: Binary) -> None:
 
 
 def common_layout(ctx: Lowering, node: ir.Node) -> Layout:
-    """Return the layout of the largest operand that has the output's rank."""
+    """Return the layout of the largest operand that has the output's rank, preferred or not."""
     rank = len(shape_of(node.outputs[0]))
     forms = [
         ctx.padded(ctx.form(value))
@@ -78,7 +78,8 @@ def common_layout(ctx: Lowering, node: ir.Node) -> Layout:
     ]
     if not forms:
         return plain(rank)
-    largest = max(forms, key=lambda form: math.prod(form.shape))
+    wish = preferred(rank)
+    largest = max(forms, key=lambda form: (math.prod(form.shape), form.layout == wish))
     if largest.layout.flattened and len({form.layout for form in forms}) > 1:
         return plain(rank)
     return largest.layout

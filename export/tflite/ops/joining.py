@@ -151,5 +151,4 @@ def _joined(
     arranged = layout.arrange(array.astype(np.float32))
     if quant is None:
         return ctx.writer.constant("part", arranged)
-    codes = np.rint(arranged / np.float32(quant.scale)) + quant.zero_point
-    return ctx.writer.constant("part", np.clip(codes, -128, 127).astype(np.int8), quant)
+    return ctx.writer.constant("part", quant.codes(arranged), quant)

@@ -9,14 +9,16 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
-from ..layout import NHWC
-from ..lowering import Lowering
+from ..layout import NHWC, plain
+from ..lowering import Form, Lowering
 from ..nodes import attribute, optional_input, unsupported
 from ..steps import apply, finish, fixed, reduced, unquantized
 
 
 def batch_normalization(ctx: Lowering, node: ir.Node) -> None:
     """Lower a BatchNormalization that no convolution took over: a factor and an addend."""
+    if attribute(node, "training_mode", 0):
+        raise unsupported(node, "its training mode is on", "export the model in eval mode")
     scale, bias, mean, variance = (_required(ctx, node, index) for index in range(1, 5))
     factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
     rank = len(ctx.form(node.inputs[0]).shape)
@@ -35,20 +37,24 @@ def batch_normalization(ctx: Lowering, node: ir.Node) -> None:
 
 def layer_normalization(ctx: Lowering, node: ir.Node) -> None:
     """Lower LayerNormalization over the axes from ``axis`` on."""
-    rank = len(ctx.form(node.inputs[0]).shape)
+    form = ctx.padded(ctx.form(node.inputs[0]))
+    rank = len(form.shape)
+    if rank == 3 and form.layout.axis(-1) != rank - 1:
+        # Tokens: what follows are products along the last axis.
+        form = ctx.convert(form, plain(rank), form.quant)
     axes = list(range(attribute(node, "axis", -1) % rank, rank))
     bias = optional_input(node, 2)
-    _normalize(
-        ctx, node, axes, _required(ctx, node, 1), 0.0 if bias is None else _required(ctx, node, 2)
-    )
+    addend = 0.0 if bias is None else _required(ctx, node, 2)
+    _normalize(ctx, node, form, axes, _required(ctx, node, 1), addend)
 
 
 def instance_normalization(ctx: Lowering, node: ir.Node) -> None:
     """Lower InstanceNormalization, over all axes but batch and channel."""
-    rank = len(ctx.form(node.inputs[0]).shape)
+    form = ctx.padded(ctx.form(node.inputs[0]))
+    rank = len(form.shape)
     along = (1, -1) + (1,) * (rank - 2)
     scale, bias = (_required(ctx, node, index).reshape(along) for index in (1, 2))
-    _normalize(ctx, node, list(range(2, rank)), scale, bias)
+    _normalize(ctx, node, form, list(range(2, rank)), scale, bias)
 
 
 def local_response(ctx: Lowering, node: ir.Node) -> None:
@@ -70,9 +76,11 @@ def local_response(ctx: Lowering, node: ir.Node) -> None:
     )
 
 
-def _normalize(ctx: Lowering, node: ir.Node, axes: list[int], scale: Any, bias: Any) -> None:
+def _normalize(
+    ctx: Lowering, node: ir.Node, form: Form, axes: list[int], scale: Any, bias: Any
+) -> None:
     ctx.count(node, int8=False)
-    form = unquantized(ctx, node.inputs[0])
+    form = ctx.convert(form, form.layout, None)
     mean = reduced(ctx, Op.MEAN, form, axes)
     centred = apply(ctx, Op.SUB, [form, mean], form, schema.SubOptionsT())
     squares = apply(ctx, Op.MUL, [centred, centred], form, schema.MulOptionsT())

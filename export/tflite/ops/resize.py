@@ -38,6 +38,12 @@ def resize(ctx: Lowering, node: ir.Node) -> None:
             raise unsupported(
                 node, f"its scales {scales.tolist()} give no whole sizes", "resize to a fixed size"
             )
+    if transform == "pytorch_half_pixel" and any(
+        b > 1 and a == 1 for b, a in zip(before, after, strict=True)
+    ):
+        raise unsupported(
+            node, f"it makes {after} of {before} with {transform}", "resize to 2 pixels or more"
+        )
     if mode == "linear" and transform in _LINEAR and not attribute(node, "antialias", 0):
         code, options = Op.RESIZE_BILINEAR, schema.ResizeBilinearOptionsT()
         options.alignCorners, options.halfPixelCenters = _LINEAR[transform]
@@ -88,10 +94,15 @@ def depth_to_space(ctx: Lowering, node: ir.Node) -> None:
 
 
 def space_to_depth(ctx: Lowering, node: ir.Node) -> None:
-    """Lower SpaceToDepth."""
+    """Lower SpaceToDepth; TFLite orders channels by position first (DCR)."""
+    output = node.outputs[0]
     options = schema.SpaceToDepthOptionsT()
-    options.blockSize = attribute(node, "blocksize", 1)
-    quant = ctx.form(node.inputs[0]).quant
-    data = ctx.tensor(node.inputs[0], NHWC, quant)
-    out = ctx.new(node.outputs[0], NHWC, quant)
-    ctx.writer.operator(Op.SPACE_TO_DEPTH, [data], [out], options)
+    options.blockSize = block = int(attribute(node, "blocksize", 1))
+    source = ctx.form(node.inputs[0])
+    data = ctx.convert(source, NHWC, source.quant)
+    made = ctx.temporary(str(output.name), shape_of(output), NHWC, data.quant)
+    ctx.writer.operator(Op.SPACE_TO_DEPTH, [data.tensor], [made.tensor], options)
+    if attribute(node, "mode", "DCR") == "CRD":
+        channels = np.arange(made.shape[1]).reshape(block * block, -1).T.ravel()
+        made = picked(ctx, f"{output.name}_order", made, 1, channels)
+    ctx.set(output, made)

@@ -20,6 +20,16 @@ def identity(ctx: Lowering, node: ir.Node) -> None:
     ctx.set(node.outputs[0], ctx.form(node.inputs[0]))
 
 
+def dropout(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Dropout, which does nothing at inference."""
+    training = optional_input(node, 2)
+    if training is not None:
+        value = ctx.constant(training)
+        if value is None or value.any():
+            raise unsupported(node, "its training mode is on", "export the model in eval mode")
+    identity(ctx, node)
+
+
 def reshape(ctx: Lowering, node: ir.Node) -> None:
     """Lower Reshape, Flatten, Squeeze and Unsqueeze: the output's shape says all."""
     output = node.outputs[0]
@@ -73,13 +83,15 @@ def pad(ctx: Lowering, node: ir.Node) -> None:
     if fill is None or not fill.any():
         ctx.set(output, replace(form, pads=tuple(pads)))
         return
-    # Only zero is a code of every int8 tensor.
-    form = ctx.convert(form, form.layout, None)
-    ctx.count(node, int8=False)
-    value = ctx.writer.constant("fill", fill.reshape(1).astype(np.float32))
+    # Where the users round the result to the same codes, they round the constant too.
+    quant = form.quant if form.quant is not None and ctx.wanted(output) == form.quant else None
+    form = ctx.convert(form, form.layout, quant)
+    ctx.count(node, int8=quant is not None)
+    amount = fill.reshape(1).astype(np.float32)
+    value = ctx.writer.constant("fill", amount if quant is None else quant.codes(amount), quant)
     widths = np.asarray([pads[axis] for axis in form.layout.perm], np.int32)
     inputs = [form.tensor, ctx.writer.constant("pads", widths), value]
-    out = ctx.new(output, form.layout, None)
+    out = ctx.new(output, form.layout, quant)
     ctx.writer.operator(Op.PADV2, inputs, [out], schema.PadV2OptionsT())
 
 

@@ -107,8 +107,8 @@ def test_reshaped_keeps_the_bytes(case):
 
 @given(reshapes())
 def test_every_reshape_has_a_layout(case):
-    value, _, after = case
-    layout = reshapable(value.shape, after)
+    value, held, after = case
+    layout = reshapable(value.shape, after, held)
 
     result = reshaped(value.shape, after, layout)
 

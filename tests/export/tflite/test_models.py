@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +18,7 @@ from torch import nn
 from edgecls.calibration.collect import collect_ranges
 from edgecls.calibration.placement import place_qdq
 from edgecls.core.values import relative_difference
+from edgecls.export.passes import for_one_image, fuse
 from edgecls.export.simplify import simplify
 from edgecls.export.tflite import lower, try_in_subprocess
 from edgecls.export.torch_onnx import TorchToOnnx
@@ -22,6 +26,13 @@ from edgecls.models.cifar_resnet import CifarResNet
 from edgecls.models.lenet import LeNet5
 from edgecls.models.torchvision_ops import import_timm, import_torchvision
 from edgecls.targets.raspberry_pi import TARGET
+
+_TOOL = Path(__file__).parents[3] / "tools" / "layers.py"
+_SPEC = importlib.util.spec_from_file_location("layers", _TOOL)
+layers_tool = importlib.util.module_from_spec(_SPEC)
+sys.modules["layers"] = layers_tool  # dataclasses look their module up
+_SPEC.loader.exec_module(layers_tool)
+compare_layers = layers_tool.compare_layers
 
 
 def timm(name: str, **options) -> nn.Module:
@@ -61,6 +72,13 @@ PROMISED = (
 TRANSPOSING = {
     "shufflenet_v2_x0_5", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mobilevit_xxs",
 }  # fmt: skip
+# One or two of each family; together under five minutes.
+REPRESENTATIVE = (
+    "mobilenetv3_small_100", "efficientnet_b0", "regnety_002", "densenet121", "googlenet",
+    "squeezenet1_1", "shufflenet_v2_x0_5", "convnext_atto", "deit_tiny_patch16_224",
+    "mobilevit_xxs",
+)  # fmt: skip
+NORMALIZING = {"convnext_atto", "deit_tiny_patch16_224", "mobilevit_xxs"}
 
 
 def names(chosen=MODELS):
@@ -123,6 +141,24 @@ def test_int8(lab, name):
     other = lab.steps_of_optimised(model, lowered, data)
     assert difference.mean() <= max(0.1, 1.5 * other.mean())
     assert np.quantile(difference, 0.99) <= max(1, np.quantile(other, 0.99) + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_int8_operator_by_operator(name):
+    """Each operator is fed what LiteRT fed its own: deep random networks amplify a step."""
+    data = images(name)
+    model = quantized(for_one_image(fuse(exported(name))), data)
+
+    lowered = lower(model)
+
+    left = {node.op_type for node in model.graph.node if node.name in lowered.left_float}
+    assert left == ({"LayerNormalization"} if name in NORMALIZING else set())
+    layers = compare_layers(model, lowered, data[:1])
+    steps = np.concatenate([layer.steps.ravel() for layer in layers])
+    assert len(layers) > 10
+    assert (steps <= 1).mean() >= 0.999
+    assert steps.max() <= 2
 
 
 @pytest.mark.slow

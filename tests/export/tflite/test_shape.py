@@ -80,11 +80,21 @@ def test_zero_pad(lab, before, after):
     moved(lab, lab.one("Pad", (1, 3, 4, 5), [ints(*before, *after)]))
 
 
-def test_pad_with_another_number_is_float(lab):
-    model = lab.one("Pad", (1, 3, 4, 5), [ints(0, 0, 1, 1, 0, 0, 1, 1), np.float32(1)])
+@pytest.mark.parametrize("number", [1, -1, 100])
+def test_pad_with_another_number_rounds_it_as_the_users_do(lab, number):
+    model = lab.one("Pad", (1, 3, 4, 5), [ints(0, 0, 1, 1, 0, 0, 1, 1), np.float32(number)])
 
     lab.float_check(model, limit=0.0)
-    lab.int8_check(lab.quantize(model), left_float=1)
+    lab.int8_check(lab.quantize(model), steps=0)
+
+
+def test_pad_with_another_number_that_nobody_rounds_is_float(lab):
+    model = lab.one("Pad", (1, 3, 4, 5), [ints(0, 0, 1, 1, 0, 0, 1, 1), np.float32(1)])
+
+    lowered = lower(lab.quantize(model, skip=["y"]))
+
+    assert len(lowered.left_float) == 1
+    assert lowered.output.dtype == "float32"
 
 
 def test_pad_by_reflection_is_refused(lab):
