@@ -15,6 +15,7 @@ from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
 from ..core.values import Logits, Precision, QuantScheme, StepCheck, TensorSpec
+from ..export.passes import for_one_image
 from ..export.passes.to_float16 import to_float16
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
 from ..runtimes.backend import Options
@@ -108,8 +109,12 @@ class ArtefactBuilder:
         if self.graph.quantized:
             return adopt_qdq(self.graph.model, scheme)
         assert self.table is not None
+        model = self.graph.model
+        if scheme.placement == "full":
+            # What depends on nothing but the batch is no activation: it is computed now.
+            model = for_one_image(model)
         with self.stages.stage("quantize"):
-            quantized = place_qdq(self.graph.model, self.table, scheme)
+            quantized = place_qdq(model, self.table, scheme)
         self.graphs[f"qdq.{scheme.placement}.{scheme.activations}"] = quantized.model
         return quantized
 

@@ -14,8 +14,7 @@ import onnxruntime as ort
 from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessError
 from ..core.preprocess import PRESETS, Preprocess
 from ..core.values import Logits, StepCheck, Tensor, relative_difference
-from ..export.passes.fold_batch_norm import fold_batch_norm
-from ..export.passes.fuse_gelu import fuse_gelu
+from ..export.passes import fuse
 from ..export.passes.strip_softmax import strip_softmax
 from ..export.simplify import simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
@@ -123,7 +122,7 @@ def checked_graph(
     quantized = is_quantized(model)
     passes: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = [
         ("simplify", simplify),
-        ("fold", _fold),
+        ("fold", fuse),
     ]
     if quantized:
         # Folding constants would turn the weights' codes back into float.
@@ -270,12 +269,6 @@ def _without_softmax(
 
 def _ends_in(graph: ir.Model, operator: str) -> bool:
     return any(node.op_type == operator for node in graph.graph)
-
-
-def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
-    graph = ir.from_proto(model)
-    changed = fold_batch_norm(graph) + fuse_gelu(graph)
-    return ir.to_proto(graph) if changed else model
 
 
 def _check_output(loaded: LoadedModel, logits: Logits) -> None:

@@ -85,3 +85,24 @@ def test_a_family_becomes_bundles_in_int8(source: str, tmp_path: Path) -> None:
     ]
     correlation = np.corrcoef(answers[0].ravel(), answers[1].ravel())[0, 1]
     assert correlation > 0.9, "two schemes of one table"
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_keeps_only_its_norms_in_float(tmp_path: Path) -> None:
+    images = photos(tmp_path / "images", 256, count=8)
+    source = "timm:deit_tiny_patch16_224"
+    export(
+        ExportOptions(
+            source=source,
+            weights=alive(source, tmp_path / "weights.pth"),
+            targets=("raspberry-pi", "jetson"),
+            calib=images,
+            out=tmp_path / "out",
+        ),
+        Quiet(),
+    )
+    artefact = Bundle(tmp_path / "out/raspberry-pi").manifest.artefacts[0]
+
+    assert len(artefact.left_float) == 25
+    assert all("norm" in name for name in artefact.left_float)
+    assert artefact.quantized > 100
