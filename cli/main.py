@@ -67,7 +67,10 @@ def edgecls(debug: bool) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if args is None else args
-    debug = "--debug" in arguments
+    own = arguments.index("--") if "--" in arguments else len(arguments)
+    debug = "--debug" in arguments[:own]
+    if debug:  # wherever it stands, not only before the command
+        arguments = ["--debug", *(a for a in arguments[:own] if a != "--debug"), *arguments[own:]]
     try:
         code: Any = _run(arguments)
         if sys.stdout is not None:

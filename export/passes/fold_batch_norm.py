@@ -10,6 +10,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ...core.errors import GraphError
+from .constants import add_constant
+
 
 def fold_batch_norm(model: ir.Model) -> int:
     """Replace every BatchNormalization, in place.
@@ -20,9 +23,17 @@ def fold_batch_norm(model: ir.Model) -> int:
 
     Returns:
         How many there were.
+
+    Raises:
+        GraphError: One is in training mode.
     """
     nodes = [node for node in model.graph if node.op_type == "BatchNormalization"]
     for node in nodes:
+        if node.attributes.get_int("training_mode", 0):
+            raise GraphError(
+                f"BatchNormalization (node {node.name!r}) depends on the "
+                "images beside it (training mode); export the model after model.eval()"
+            )
         _, gain, offset, mean, variance = (_constant(value) for value in node.inputs)
         assert gain is not None
         assert offset is not None
@@ -76,8 +87,8 @@ def _fold(
     folded = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
     name = f"{node.inputs[1].name}_folded" if node.inputs[1] is not None else "folded"
     offset = shift if bias is None else bias * factor + shift
-    new_bias = _initializer(graph, f"{name}_bias", offset)
-    node.replace_input_with(1, _initializer(graph, name, folded))
+    new_bias = add_constant(graph, f"{name}_bias", offset)
+    node.replace_input_with(1, add_constant(graph, name, folded))
     if len(node.inputs) > 2:
         node.replace_input_with(2, new_bias)
     else:
@@ -97,8 +108,8 @@ def _expand(
     name = output.name or node.name or "batch_norm"
     final = ir.Value(name=f"{name}_shifted", type=output.type, shape=output.shape)
     if rank == 4:
-        weights = _initializer(graph, f"{name}_factor", factor.reshape(-1, 1, 1, 1))
-        inputs = [source, weights, _initializer(graph, f"{name}_shift", shift)]
+        weights = add_constant(graph, f"{name}_factor", factor.reshape(-1, 1, 1, 1))
+        inputs = [source, weights, add_constant(graph, f"{name}_shift", shift)]
         nodes = [
             ir.node(
                 "Conv",
@@ -111,29 +122,11 @@ def _expand(
     else:
         shape = (-1, *[1] * (rank - 2))
         scaled = ir.Value(name=f"{name}_scaled", type=source.type, shape=source.shape)
-        gain = _initializer(graph, f"{name}_factor", factor.reshape(shape))
-        offset = _initializer(graph, f"{name}_shift", shift.reshape(shape))
+        gain = add_constant(graph, f"{name}_factor", factor.reshape(shape))
+        offset = add_constant(graph, f"{name}_shift", shift.reshape(shape))
         nodes = [
             ir.node("Mul", [source, gain], outputs=[scaled], name=f"{name}_mul"),
             ir.node("Add", [scaled, offset], outputs=[final], name=f"{name}_add"),
         ]
     graph.insert_before(node, nodes)
     ir.convenience.replace_all_uses_with(output, final, replace_graph_outputs=True)
-
-
-def _initializer(graph: ir.Graph, name: str, values: NDArray[np.float64]) -> ir.Value:
-    taken = graph.initializers
-    unique = name
-    count = 1
-    while unique in taken:
-        count += 1
-        unique = f"{name}_{count}"
-    tensor = ir.tensor(values.astype(np.float32), name=unique)
-    value = ir.Value(
-        name=unique,
-        const_value=tensor,
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape(values.shape),
-    )
-    graph.register_initializer(value)
-    return value

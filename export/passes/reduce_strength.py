@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+
+from .constants import add_constant
 
 
 def reduce_strength(model: ir.Model) -> int:
@@ -29,7 +30,7 @@ def reduce_strength(model: ir.Model) -> int:
             continue
         values = constant.const_value.numpy().astype(np.float64)
         if node.op_type == "Div" and np.all(np.abs(values) > np.finfo(np.float32).tiny):
-            other = _initializer(model.graph, f"{node.outputs[0].name}_factor", 1 / values)
+            other = add_constant(model.graph, f"{node.outputs[0].name}_factor", 1 / values)
         elif node.op_type == "Pow" and values.size == 1 and values.ravel()[0] == 2.0:
             other = source
         else:
@@ -42,15 +43,3 @@ def reduce_strength(model: ir.Model) -> int:
         model.graph.remove(node, safe=True)
         count += 1
     return count
-
-
-def _initializer(graph: ir.Graph, name: str, values: NDArray[np.float64]) -> ir.Value:
-    tensor = ir.tensor(values.astype(np.float32), name=name)
-    value = ir.Value(
-        name=name,
-        const_value=tensor,
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape(values.shape),
-    )
-    graph.register_initializer(value)
-    return value

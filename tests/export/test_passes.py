@@ -157,3 +157,12 @@ def test_float16_refuses_a_foreign_scale() -> None:
 
     with pytest.raises(GraphError, match="not representable"):
         to_float16(ir.from_proto(graph))
+
+
+def test_fold_batch_norm_refuses_training_mode() -> None:
+    model = build(CONV_BN)
+    norm = next(node for node in model.graph.node if node.op_type == "BatchNormalization")
+    norm.attribute.append(onnx.helper.make_attribute("training_mode", 1))
+
+    with pytest.raises(GraphError, match=r"model\.eval"):
+        fold_batch_norm(ir.from_proto(model))
