@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from edgecls.workflows.demo import DemoResult
+
+# Loaded machines make time limits meaningless; CI tries the same examples every time.
+settings.register_profile("edgecls", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("edgecls")
 
 
 @pytest.fixture(scope="session")
