@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from .config import config_option
-from .options import backend_options
+from .options import backend_options, without_info
 
 if TYPE_CHECKING:
     from ..targets.target import BackendName
@@ -47,12 +47,13 @@ def command(
         files = len(opened.manifest.files)
         click.echo(f'{{"files": {files}}}' if as_json else f"{files} files as exported")
         return 0
-    found = verify(
-        opened,
-        backend=cast("BackendName | None", backend),
-        allow_fallback=allow_fallback,
-        threads=threads,
-    )
+    with without_info():
+        found = verify(
+            opened,
+            backend=cast("BackendName | None", backend),
+            allow_fallback=allow_fallback,
+            threads=threads,
+        )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return 0 if found.passed else 1
