@@ -42,6 +42,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--keep-graphs", type=click.Path(file_okay=False, path_type=Path),
     help="A folder for the ONNX graphs between the stages.",
 )  # fmt: skip
+@click.option(
+    "--phone", is_flag=True,
+    help="Add the .tflite that MediaPipe and Android take: uint8 pixels in, metadata inside.",
+)  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(as_json: bool, model: str, **options: Any) -> None:

@@ -15,7 +15,7 @@ from ..bundle import Draft, check_replaceable, write_bundles
 from ..bundle.manifest import CalibrationInfo, Fingerprint, GoldenSample, Manifest, ModelInfo
 from ..core.errors import UsageError
 from ..core.files import sha256_bytes, write_atomic
-from ..core.preprocess import resolve_preprocess
+from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
 from ..core.ranges import CalibrationMethod, RangeTable
 from ..core.values import Precision, StepCheck
@@ -28,6 +28,7 @@ from ..targets import Target, get_target
 from .artefacts import ArtefactBuilder, Built
 from .calibrate import calibrate
 from .graph import checked_graph, resolve_input, run_onnx
+from .phone import phone_form
 from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
 
@@ -54,6 +55,7 @@ class ExportOptions:
         seed: Chooses the calibration images.
         allow_random_weights: Whether a model that nobody trained may be exported.
         keep_graphs: A folder for the ONNX graphs between the stages.
+        phone: Whether TFLite bundles also carry the file for phones.
     """
 
     source: str
@@ -70,6 +72,7 @@ class ExportOptions:
     seed: int = 0
     allow_random_weights: bool = False
     keep_graphs: Path | None = None
+    phone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,10 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         progress=progress,
     )
     made = [(target, *builder.build(target, precision)) for target in targets]
+    if options.phone:
+        names = labels.names if labels else None
+        name = _source_name(loaded)
+        made = [_with_phone(*item, preprocess, names, samples, name) for item in made]
     if options.keep_graphs is not None:
         _keep(options.keep_graphs, {"float": graph.model, **builder.graphs})
     common = Manifest(
@@ -207,6 +214,8 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
             )
     if not options.source.endswith(".onnx"):
         _require_images(options, targets, precision)
+    if options.phone and all(target.ships != "tflite" for target in targets):
+        raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
     return targets, precision
@@ -234,10 +243,37 @@ def _calibration_images(options: ExportOptions, progress: Progress) -> tuple[Ima
     return select_images(found, options.calib_images, options.seed)
 
 
-def _model_info(loaded: LoadedModel, graph: onnx.ModelProto) -> ModelInfo:
+def _with_phone(
+    target: Target,
+    built: tuple[Built, ...],
+    steps: tuple[StepCheck, ...],
+    preprocess: Preprocess,
+    labels: tuple[str, ...] | None,
+    samples: Samples,
+    name: str,
+) -> tuple[Target, tuple[Built, ...], tuple[StepCheck, ...]]:
+    if target.ships != "tflite":
+        return target, built, steps
+    made, check = phone_form(
+        built[0],
+        preprocess=preprocess,
+        labels=labels,
+        name=name,
+        pixels=samples.pixels,
+        limit=target.tolerances[built[0].artefact.precision].logits,
+    )
+    return target, (*built, made), (*steps, check)
+
+
+def _source_name(loaded: LoadedModel) -> str:
+    """Return what the model was called, without the folders of this machine."""
     source = Path(loaded.source)
+    return source.name if source.is_file() else loaded.source
+
+
+def _model_info(loaded: LoadedModel, graph: onnx.ModelProto) -> ModelInfo:
     return ModelInfo(
-        source=source.name if source.is_file() else loaded.source,
+        source=_source_name(loaded),
         weights_sha256=loaded.weights_sha256,
         parameters=loaded.parameters,
         graph_sha256=sha256_bytes(graph.SerializeToString(deterministic=True)),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgecls.bundle import Bundle
+from edgecls.core.errors import UsageError
 from edgecls.core.progress import Quiet
 from edgecls.runtimes import load
 from edgecls.targets import TARGETS
@@ -143,3 +144,23 @@ def test_a_kill_leaves_the_old_bundle(digits: Digits, tmp_path: Path, delay_s: f
 
     assert bundle.manifest.calibration is not None
     assert bundle.sha256 == before or bundle.manifest.calibration.seed == 9
+
+
+def test_the_file_for_phones_answers_alike(digits: Digits, tmp_path: Path) -> None:
+    names = tmp_path / "labels.txt"
+    names.write_text("\n".join(f"digit {n}" for n in range(10)))
+    export(options(digits, tmp_path, phone=True, labels=names), Quiet())
+    bundle = Bundle(tmp_path / "raspberry-pi")
+    device, phone = bundle.manifest.artefacts
+
+    assert phone.path == "model.int8.phone.tflite"
+    assert (phone.input.dtype, phone.output.dtype) == ("uint8", "float32")
+    steps = {step.step: step.max_difference for step in bundle.manifest.steps}
+    assert steps["phone"] <= 0.01
+    assert b"digit 7" in bundle.read(phone.path)
+    assert load(bundle).artefact == device, "on a device the first file runs"
+
+
+def test_only_tflite_has_a_form_for_phones(digits: Digits, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="raspberry-pi"):
+        export(options(digits, tmp_path, phone=True, targets=("jetson",)), Quiet())
