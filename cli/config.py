@@ -10,6 +10,9 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# What may be a file or a name: a model, a preset, an image.
+_FILES_OR_NAMES: Final = {"model", "reference", "preprocess", "images"}
+
 TABLES: Final = ("export", "predict", "drift", "verify", "demo", "preprocess")
 
 
@@ -57,10 +60,7 @@ def _read(file: Path, command: str) -> dict[str, Any]:
     table = document.get(command, {})
     if not isinstance(table, dict):
         raise click.UsageError(f"{file}: [{command}] must be a table")
-    # A bundle brings its own preprocessing; a model takes the file's.
-    against_bundle = (file.parent / str(table.get("reference", ""))).exists()
-    takes_it = command == "export" or (command == "drift" and not against_bundle)
-    if "preprocess" in document and "preprocess" not in table and takes_it:
+    if "preprocess" in document and "preprocess" not in table and command in {"export", "drift"}:
         table["preprocess"] = file.name
     return table
 
@@ -81,14 +81,25 @@ def _checked(file: Path, key: str, parameter: click.Parameter, value: Any) -> An
     if isinstance(value, (list, dict)):
         raise click.UsageError(f"{file}: {key} takes one value, found {value!r}")
     whole = isinstance(parameter.type, (click.types.IntParamType, click.IntRange))
-    if whole and (isinstance(value, bool) or not isinstance(value, int)):
-        raise click.UsageError(f"{file}: {key} takes a whole number, found {value!r}")
+    number = whole or isinstance(parameter.type, click.types.FloatParamType)
+    if (whole and not isinstance(value, int)) or (number and isinstance(value, bool)):
+        raise click.UsageError(
+            f"{file}: {key} takes a {'whole ' if whole else ''}number, found {value!r}"
+        )
     return _beside(file, parameter, value)
 
 
 def _beside(file: Path, parameter: click.Parameter, value: Any) -> Any:
     """Take relative paths from the file's folder, so that a run does not depend on its own."""
-    beside = file.parent / str(value)
-    if isinstance(value, str) and (isinstance(parameter.type, click.Path) or beside.exists()):
-        return str(beside)
-    return value
+    if not isinstance(value, str):
+        return value
+    beside = file.parent / value
+    named = parameter.name in _FILES_OR_NAMES and not _is_name(value) and beside.exists()
+    return str(beside) if named or isinstance(parameter.type, click.Path) else value
+
+
+def _is_name(value: str) -> bool:
+    """Return whether a value means something that is no file, whatever stands beside."""
+    from ..core.preprocess import PRESETS
+
+    return value in PRESETS or value == "lenet5" or value.startswith("cifar_resnet") or ":" in value

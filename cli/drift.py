@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .config import config_option
 from .options import backend_options, workstation
@@ -60,11 +61,15 @@ def command(
 
     with workstation():
         from ..workflows.drift import DriftOptions, drift
+        from ..workflows.references import is_bundle
     from .options import open_predictor
     from .show import TerminalProgress
 
     for path in reports:
         check_report_path(path)
+    from_file = click.get_current_context().get_parameter_source("preprocess")
+    if from_file is ParameterSource.DEFAULT_MAP and is_bundle(options["reference"]):
+        options["preprocess"] = None  # a bundle brings its own; the file's is for models
     predictor = open_predictor(bundle, backend, allow_fallback, threads)
     report = drift(predictor, DriftOptions(**options), TerminalProgress(quiet=as_json))
     for path in reports:

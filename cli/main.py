@@ -13,7 +13,7 @@ import click
 
 from ..core.errors import EdgeclsError
 from ..core.version import VERSION
-from .text import printable
+from .text import printable_lines
 
 # Each is cli/NAME.py with a function `command`; a command's modules are imported when it runs.
 COMMANDS: Final = {
@@ -110,7 +110,7 @@ def _run(arguments: list[str]) -> Any:
 def _fail(error: BaseException, code: int, debug: bool, text: str | None = None) -> int:
     if debug:
         traceback.print_exception(error)
-    click.echo(f"error: {printable(text or str(error))}", err=True)
+    click.echo(f"error: {printable_lines(text or str(error))}", err=True)
     return code
 
 

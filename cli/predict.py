@@ -58,4 +58,4 @@ def command(
 def _print(result: Prediction) -> None:
     click.echo(f"{printable(result.image)}  ({human_ms(result.speed_ms)})")
     for ranked in result.topk:
-        click.echo(f"  {ranked.score:7.2%}  {ranked.label}")
+        click.echo(f"  {ranked.score:7.2%}  {printable(ranked.label)}")

@@ -15,7 +15,11 @@ T = TypeVar("T")
 
 def console() -> Console:
     """Return a console on stdout; what reads a pipe gets whole lines."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, width=None if _is_terminal() else 160)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 class TerminalProgress:

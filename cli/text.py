@@ -4,12 +4,16 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Return text with its control characters, but for newlines before two spaces, escaped.
+    """Return text with its control characters escaped.
 
     A file's name may hold a newline or an escape sequence: neither may look like our output.
     """
-    lines = text.split("\n  ")
-    return "\n  ".join("".join(map(_escaped, line)) for line in lines)
+    return "".join(map(_escaped, text))
+
+
+def printable_lines(text: str) -> str:
+    """Return one of our own messages: as ``printable``, but for newlines before two spaces."""
+    return "\n  ".join(map(printable, text.split("\n  ")))
 
 
 def _escaped(letter: str) -> str:

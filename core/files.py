@@ -18,6 +18,7 @@ _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
 _ATTEMPTS: Final = 100
+_OLD: Final = ".old.tmp"
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -109,16 +110,30 @@ def _swap(new: Path, path: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> None:
     """Swap two names in one step, so that a reader finds the one or the other, never neither."""
-    rename = ctypes.CDLL(None, use_errno=True).renameat2
-    if not rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
-        return
-    code = ctypes.get_errno()
-    if code not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
-        raise OSError(code, os.strerror(code), str(other))
-    # A file system that cannot, such as NFS: for a moment there is none.
-    aside = one.with_name(one.name.removesuffix(".tmp") + ".old.tmp")
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        names = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
+        if not rename(*names, _RENAME_EXCHANGE):
+            return
+        code = ctypes.get_errno()
+        if code not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}:
+            raise OSError(code, os.strerror(code), str(other))
+    exchange_in_steps(one, other)
+
+
+def exchange_in_steps(one: Path, other: Path) -> None:
+    """Swap two names where the system cannot in one step (NFS, an old libc, a sandbox).
+
+    For a moment there is nothing under ``other``; a kill in it leaves the old folder aside, and
+    the next ``atomic_directory`` puts it back.
+    """
+    aside = one.with_name(one.name.removesuffix(".tmp") + _OLD)
     other.rename(aside)
-    one.rename(other)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
     aside.rename(one)
 
 
@@ -126,7 +141,11 @@ def _remove_leftovers(path: Path) -> None:
     """Remove the temporary folders of processes that are gone."""
     for leftover in path.parent.glob(f".{_escaped(path.name)}.*.tmp"):
         pid = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
-        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+        if not pid.isdigit() or int(pid) == os.getpid() or _alive(int(pid)):
+            continue
+        if leftover.name.endswith(_OLD) and not path.exists():
+            leftover.rename(path)
+        else:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

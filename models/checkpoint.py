@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -63,8 +62,8 @@ def _read_safetensors(path: Path) -> object:
 
 def _read(path: Path) -> object:
     # torch does not compare the checksums that its zip files hold.
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+    if zipfile.is_zipfile(path):
+        damaged = _damaged_part(path)
         if damaged is not None:
             raise CheckpointError(f"{path}: damaged: {damaged} has another checksum; copy it again")
     try:
@@ -82,6 +81,14 @@ def _read(path: Path) -> object:
             f"{path}: not a readable checkpoint ({type(error).__name__}): expected a state dict "
             "that torch.save wrote"
         ) from error
+
+
+def _damaged_part(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except Exception as error:  # zipfile raises whatever damaged headers lead it to
+        return f"its index ({type(error).__name__})"
 
 
 def _unwrap(content: object, notes: list[str]) -> object:

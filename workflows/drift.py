@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import DataError, ImageError
 from ..core.progress import Progress
-from ..core.values import Pixels
+from ..core.values import Logits, Pixels
 from ..data.images import ImageFile, list_images, select_images
 from ..data.labels import Labels
 from ..data.stream import Batch, stream_pixels
@@ -20,6 +20,7 @@ from ..drift.metrics import Comparison
 from ..drift.report import DriftReport, Skipped
 from ..runtimes import Predictor
 from ..runtimes.preprocess import to_pixels
+from .graph import is_probabilities, log_softmax
 from .references import Source, open_reference
 
 BATCH: Final = 8
@@ -96,6 +97,7 @@ def drift(predictor: Predictor, options: DriftOptions, progress: Progress) -> Dr
                 f"the reference has {expected.shape[1]} outputs, the bundle {found.shape[1]}; "
                 "compare a bundle with the model that it was made from"
             )
+        expected, found = _alike(expected, found)
         names = [image.name for image in batch.images]
         comparison.add(names, expected, found, truth.of(batch.images) if truth else None)
     if len(skipped) == len(images):
@@ -111,6 +113,16 @@ def drift(predictor: Predictor, options: DriftOptions, progress: Progress) -> Dr
         skipped=tuple(skipped),
         labels=manifest.labels,
     )
+
+
+def _alike(expected: Logits, found: Logits) -> tuple[Logits, Logits]:
+    """Return both as log-probabilities where the reference gives probabilities or these."""
+    if is_probabilities(expected):
+        smallest = np.finfo(np.float32).tiny
+        return np.log(np.maximum(expected, smallest)), log_softmax(found)
+    if (expected <= 0).all() and is_probabilities(np.exp(expected)):
+        return expected, log_softmax(found)
+    return expected, found
 
 
 def _pixels_for(reference: Source, predictor: Predictor, batch: Batch, pixels: Pixels) -> Pixels:

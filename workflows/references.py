@@ -41,6 +41,13 @@ class Source:
     logits: Callable[[Pixels], Logits]
 
 
+def is_bundle(name: str) -> bool:
+    """Return whether what the user named is a bundle's folder or zip file, not a model."""
+    path = Path(name)
+    zipped = path.suffix not in _MODEL_SUFFIXES and path.is_file() and zipfile.is_zipfile(path)
+    return path.is_dir() or zipped
+
+
 def open_reference(
     name: str,
     *,
@@ -62,8 +69,7 @@ def open_reference(
         EdgeclsError: It cannot be opened; nothing was guessed.
     """
     path = Path(name)
-    zipped = path.suffix not in _MODEL_SUFFIXES and path.is_file() and zipfile.is_zipfile(path)
-    if path.is_dir() or zipped:
+    if is_bundle(name):
         if weights is not None or preprocess is not None or num_classes is not None:
             raise UsageError(
                 f"{name} is a bundle and brings its own weights and preprocessing; leave "

@@ -57,6 +57,10 @@ def test_a_softmax_is_taken_off(
         for bundle in (digits.bundle("raspberry-pi"), tmp_path / "out/raspberry-pi")
     ]
     assert scores[1] == pytest.approx(scores[0], abs=0.05)
+    done = edgecls("drift", tmp_path / "out/raspberry-pi", "--reference", file, "--data",
+                   digits.judged, "--images", 50, "--json")  # fmt: skip
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["metrics"]["mean_logit_difference"] < 0.2, "on one scale"
 
 
 def test_a_sigmoid_head_is_refused(edgecls: Command, digits: Digits, tmp_path: Path) -> None:
@@ -209,6 +213,37 @@ def test_control_characters_stay_off_the_terminal(edgecls: Command, digits: Digi
     assert "\x1b" not in done.err
 
 
+def test_names_are_not_taken_for_paths(
+    edgecls: Command, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("raspberry-pi", "mnist", "lenet5"):
+        (tmp_path / "conf" / name).mkdir(parents=True)
+    (tmp_path / "conf/edgecls.toml").write_text(
+        '[export]\nmodel = "lenet5"\ntarget = "raspberry-pi"\npreprocess = "mnist"\n'
+        f'weights = "{digits.weights}"\nprecision = "fp32"\nout = "."\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    done = edgecls("export", "-c", "conf/edgecls.toml")
+
+    assert done.code == 0, done.err
+    assert (tmp_path / "conf/raspberry-pi/manifest.json").is_file()
+
+
+@pytest.mark.parametrize("offset", range(1, 60, 7))
+def test_a_damaged_index_of_a_checkpoint_is_bad_input(
+    edgecls: Command, digits: Digits, tmp_path: Path, offset: int
+) -> None:
+    file = tmp_path / "w.pth"
+    torch.save(safetensors.torch.load_file(digits.weights), file)
+    data = bytearray(file.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + offset] ^= 8
+    file.write_bytes(data)
+    done = edgecls("export", "lenet5", "--weights", file, "--target", "jetson", "--precision",
+                   "fp32", "-o", tmp_path / "out")  # fmt: skip
+
+    assert done.code in {0, 4}, done.err
+
+
 def run_in_shell(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "edgecls", *map(str, arguments)]
     shell = ["bash", "-c", command, "bash", *words]
@@ -220,6 +255,9 @@ def test_closed_streams_are_no_bug(digits: Digits, closing: str) -> None:
     done = run_in_shell(
         f'"$@" {closing}', "predict", digits.bundle("raspberry-pi"), first_image(digits)
     )
+
+    assert done.returncode == 0, done.stderr
+    done = run_in_shell(f'"$@" {closing}', "inspect", digits.bundle("raspberry-pi"))
 
     assert done.returncode == 0, done.stderr
 

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from edgecls.core.files import atomic_directory, sha256_bytes, sha256_file, write_atomic
+from edgecls.core.files import (
+    atomic_directory,
+    exchange_in_steps,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -157,3 +163,30 @@ def test_several_writers_and_a_reader_never_meet_a_gap(tmp_path: Path) -> None:
 
     assert done.stdout.strip() == "0"
     assert len(set(contents(out).values())) == 1
+
+
+def test_two_folders_change_places_without_the_system_call(tmp_path: Path) -> None:
+    for name in ("new.tmp", "out"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    exchange_in_steps(tmp_path / "new.tmp", tmp_path / "out")
+
+    assert contents(tmp_path / "out") == {"a": "new.tmp"}
+    assert contents(tmp_path / "new.tmp") == {"a": "out"}
+
+
+def test_what_a_kill_left_aside_comes_back(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    aside = tmp_path / f".out.{process.pid}.x.old.tmp"
+    aside.mkdir()
+    (aside / "a").write_text("old")
+
+    def write_and_fail() -> None:
+        with atomic_directory(tmp_path / "out"):
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_and_fail()
+
+    assert contents(tmp_path / "out") == {"a": "old"}
