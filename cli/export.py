@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.values import PRECISIONS
 from .config import config_option
 from .options import workstation
 
@@ -33,9 +34,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--labels", type=_FILE, help="Class names in the order of the model's outputs.")
 @click.option("--preprocess", metavar="NAME|FILE", help="A preset or a TOML file.")
 @click.option("--num-classes", type=click.IntRange(2), help="Outputs of the model's head.")
-@click.option(
-    "--precision", type=click.Choice(["int8", "fp16", "fp32"]), help="Default: int8.",
-)  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Default: int8.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the images.")
 @click.option("--allow-random-weights", is_flag=True, help="Export a model nobody trained.")
 @click.option(

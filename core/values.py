@@ -17,7 +17,16 @@ Tensor = NDArray[np.float32]
 Logits = NDArray[np.float32]
 """A model's outputs before softmax: (N, classes)."""
 
-Precision = Literal["int8", "fp16", "fp32"]
+Precision = Literal["int8", "int16x8", "int8-dynamic", "int8-weights", "fp16", "fp32"]
+"""Of a file's weights and arithmetic; a target says which of them it takes.
+
+- int8: weights and activations, calibrated.
+- int16x8: int8 weights and int16 activations, calibrated.
+- int8-dynamic: int8 weights; activations are quantized as the network runs.
+- int8-weights: int8 weights, computed with in float32.
+- fp16: weights, and the arithmetic where the target has it.
+"""
+
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx"]
