@@ -15,6 +15,7 @@ from ..core.errors import MissingPackageError
 from ..targets.target import BackendName
 
 if TYPE_CHECKING:
+    from ..bundle import Bundle
     from ..runtimes import Predictor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +74,7 @@ def without_info() -> Iterator[None]:
 
 
 def open_predictor(
-    bundle: str, backend: str | None, allow_fallback: bool, threads: int | None
+    bundle: str | Bundle, backend: str | None, allow_fallback: bool, threads: int | None
 ) -> Predictor:
     """Load a bundle, and say so on stderr where another backend than the target's runs."""
     from ..runtimes import load

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 import click
 
 from .config import config_option
-from .options import backend_options, without_info
-
-if TYPE_CHECKING:
-    from ..targets.target import BackendName
+from .options import backend_options, open_predictor
 
 
 @click.command()
@@ -47,19 +42,11 @@ def command(
         files = len(opened.manifest.files)
         click.echo(f'{{"files": {files}}}' if as_json else f"{files} files as exported")
         return 0
-    with without_info():
-        found = verify(
-            opened,
-            backend=cast("BackendName | None", backend),
-            allow_fallback=allow_fallback,
-            threads=threads,
-        )
+    found = verify(open_predictor(opened, backend, allow_fallback, threads))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return 0 if found.passed else 1
     out = console()
-    if found.fell_back:
-        click.echo(f"note: simulated with {found.backend}: {found.fell_back}", err=True)
     out.print(f"{len(opened.manifest.files)} files as exported")
     out.print(f"{found.artefact} ({found.precision}) on {found.backend}\n")
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
@@ -16,7 +14,7 @@ from ..core.errors import BundleError, ImageError
 from ..core.values import Logits, Pixels, Precision, relative_difference
 from ..targets import get_target
 from ..targets.target import BackendName
-from .predictor import Predictor, load
+from .predictor import Predictor
 from .preprocess import pixels_from_png, to_pixels
 
 _LOSSLESS: Final = (".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm")
@@ -67,51 +65,25 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return all(sample.state != "failed" for sample in self.samples)
 
 
-def verify(
-    bundle: str | os.PathLike[str] | Bundle,
-    *,
-    backend: BackendName | None = None,
-    precision: Precision | None = None,
-    allow_fallback: bool = False,
-    threads: int | None = None,
-) -> Verification:
-    """Check every hash of a bundle, then recompute its golden samples.
+def verify(predictor: Predictor) -> Verification:
+    """Check every hash of a loaded bundle, then recompute its golden samples.
 
     The image must become the stored pixels, and the stored pixels the stored logits: so that the
     step that differs is known.
 
-    Args:
-        bundle: A bundle's folder or zip file, or an open bundle.
-        backend: As for ``load``.
-        precision: As for ``load``.
-        allow_fallback: As for ``load``.
-        threads: As for ``load``.
-
     Raises:
         BundleError: A file is damaged, or there are no golden samples.
-        MissingError: No backend can run here.
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle(Path(bundle))
-    opened.verify()
-    if not opened.manifest.golden:
-        raise BundleError(f"{opened.path}: it has no golden samples; export the bundle again")
-    predictor = load(
-        opened,
-        backend=backend,
-        precision=precision,
-        allow_fallback=allow_fallback,
-        threads=threads,
-    )
-    try:
-        samples = tuple(_check(opened, predictor, sample) for sample in opened.manifest.golden)
-    finally:
-        predictor.close()
+    bundle = predictor.bundle
+    bundle.verify()
+    if not bundle.manifest.golden:
+        raise BundleError(f"{bundle.path}: it has no golden samples; export the bundle again")
     return Verification(
         backend=predictor.backend,
         precision=predictor.precision,
         artefact=predictor.artefact.path,
         fell_back=predictor.fell_back,
-        samples=samples,
+        samples=tuple(_check(bundle, predictor, sample) for sample in bundle.manifest.golden),
     )
 
 

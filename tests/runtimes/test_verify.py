@@ -10,6 +10,7 @@ import pytest
 
 from edgecls.bundle import Bundle, write_bundle
 from edgecls.core.errors import BackendUnavailableError, BundleError
+from edgecls.runtimes import load
 from edgecls.runtimes.preprocess import pixels_from_png, pixels_to_png
 from edgecls.runtimes.verify import verify
 
@@ -40,7 +41,7 @@ def moved(path: Path, *, by: int) -> bytes:
 def test_a_sound_bundle_passes(
     request: pytest.FixtureRequest, name: str, backend: Any, precision: Any
 ) -> None:
-    found = verify(request.getfixturevalue(name), backend=backend, precision=precision)
+    found = verify(load(request.getfixturevalue(name), backend=backend, precision=precision))
 
     assert found.passed
     assert [sample.state for sample in found.samples] == ["passed", "passed"]
@@ -51,7 +52,7 @@ def test_a_sound_bundle_passes(
 def test_one_code_is_a_warning_that_names_both_decoders(pi_bundle: Path) -> None:
     rewrite(pi_bundle, **{"golden/0.pixels.png": moved(pi_bundle, by=1)})
 
-    first, second = verify(pi_bundle, precision="int8").samples
+    first, second = verify(load(pi_bundle, precision="int8")).samples
 
     assert (first.state, first.pixel_codes, first.step) == ("warning", 1, "resize")
     assert f"exported with Pillow 1.2.3, read here with Pillow {PIL.__version__}" in first.message
@@ -62,7 +63,7 @@ def test_one_code_is_a_warning_that_names_both_decoders(pi_bundle: Path) -> None
 def test_more_than_one_code_fails_and_names_the_step(pi_bundle: Path) -> None:
     rewrite(pi_bundle, **{"golden/0.pixels.png": moved(pi_bundle, by=2)})
 
-    found = verify(pi_bundle, precision="int8")
+    found = verify(load(pi_bundle, precision="int8"))
 
     assert not found.passed
     assert (found.samples[0].state, found.samples[0].pixel_codes) == ("failed", 2)
@@ -74,7 +75,7 @@ def test_other_logits_fail_at_inference(pi_bundle: Path) -> None:
     logits[int(np.abs(logits).argmax())] *= 1.2
     rewrite(pi_bundle, **{"golden/1.f32": logits.tobytes()})
 
-    first, second = verify(pi_bundle, precision="fp32").samples
+    first, second = verify(load(pi_bundle, precision="fp32")).samples
 
     assert first.state == "passed"
     assert (second.state, second.step) == ("failed", "inference")
@@ -87,7 +88,7 @@ def test_logits_that_are_not_finite_fail(pi_bundle: Path) -> None:
     logits = np.full(5, np.nan, "<f4")
     rewrite(pi_bundle, **{"golden/0.f32": logits.tobytes()})
 
-    assert verify(pi_bundle, precision="fp32").samples[0].state == "failed"
+    assert verify(load(pi_bundle, precision="fp32")).samples[0].state == "failed"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_logits_that_are_not_finite_fail(pi_bundle: Path) -> None:
 def test_another_image_fails(pi_bundle: Path, image: bytes, message: str) -> None:
     rewrite(pi_bundle, **{"golden/0.png": image})
 
-    sample = verify(pi_bundle, precision="fp32").samples[0]
+    sample = verify(load(pi_bundle, precision="fp32")).samples[0]
 
     assert (sample.state, sample.step) == ("failed", "resize")
     assert message in sample.message
@@ -111,7 +112,7 @@ def test_a_changed_byte_is_found_before_anything_runs(pi_bundle: Path) -> None:
     file.write_bytes(data)
 
     with pytest.raises(BundleError, match=r"model\.fp32\.tflite is not the file"):
-        verify(pi_bundle, precision="int8")
+        verify(load(pi_bundle, precision="int8"))
 
 
 def test_a_bundle_without_samples_proves_nothing(
@@ -120,14 +121,14 @@ def test_a_bundle_without_samples_proves_nothing(
     path = make_bundle(Made("m.tflite", "tflite", "fp32", tflite_float), golden=0)
 
     with pytest.raises(BundleError, match="no golden samples"):
-        verify(path)
+        verify(load(path))
 
 
 def test_logits_of_another_length_are_refused(pi_bundle: Path) -> None:
     rewrite(pi_bundle, **{"golden/0.f32": bytes(16)})
 
     with pytest.raises(BundleError, match="16 bytes, expected 20"):
-        verify(pi_bundle)
+        verify(load(pi_bundle))
 
 
 def test_logits_of_what_runs_must_be_there(pi_bundle: Path) -> None:
@@ -140,14 +141,14 @@ def test_logits_of_what_runs_must_be_there(pi_bundle: Path) -> None:
     write_bundle(pi_bundle, msgspec.structs.replace(bundle.manifest, golden=golden), files)
 
     with pytest.raises(BundleError, match=r"no logits of model\.fp32\.tflite"):
-        verify(pi_bundle, precision="fp32")
+        verify(load(pi_bundle, precision="fp32"))
 
 
 def test_a_simulation_is_asked_for(jetson_bundle: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="--backend onnxruntime"):
-        verify(jetson_bundle)
+        verify(load(jetson_bundle))
 
-    found = verify(jetson_bundle, allow_fallback=True)
+    found = verify(load(jetson_bundle, allow_fallback=True))
 
     assert (found.backend, found.passed) == ("onnxruntime", True)
     assert "tensorrt" in str(found.fell_back)
