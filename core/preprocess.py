@@ -51,6 +51,12 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("scale, mean and std must be finite")
         if self.scale <= 0 or min(self.std) <= 0:
             raise ValueError("scale and std must be positive")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(self.table()).all()
+        if not finite:
+            raise ValueError(
+                f"scale {self.scale:g} and std {self.std} make values that float32 does not hold"
+            )
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             sizes = size if isinstance(size, tuple) else (size,)
             lowest = 1 if isinstance(size, tuple) else 0

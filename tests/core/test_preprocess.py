@@ -71,6 +71,7 @@ def test_a_toml_file_says_all(tmp_path: Path) -> None:
         ("size = 224", "unknown field"),
         ('color = "cmyk"', "cmyk"),
         ("scale = nan", "finite"),
+        ("scale = 1e-300", "float32 does not hold"),
         ("crop = [", "end of document"),
     ],
 )
