@@ -15,7 +15,8 @@ from ...core.ranges import RangeTable
 from ...core.values import QuantScheme
 from .full import place_full
 from .fused import place_fused
-from .qdq import Qdq, constant
+from .qdq import Qdq, constant, drop_unused
+from .weights_only import place_weights
 
 _PLACEMENTS: Final[dict[str, Callable[[ir.Model, Qdq], None]]] = {
     "fused": place_fused,
@@ -50,7 +51,7 @@ def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) ->
     qdq = Qdq(graph_model.graph, table.ranges, scheme)
     _PLACEMENTS[scheme.placement](graph_model, qdq)
     graph_model.graph.sort()
-    _drop_unused(graph_model.graph)
+    drop_unused(graph_model.graph)
     proto = ir.to_proto(graph_model)
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -73,7 +74,7 @@ def adopt_qdq(model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
         for node in list(graph_model.graph):
             if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
                 _make_symmetric(graph_model.graph, node)
-        _drop_unused(graph_model.graph)
+        drop_unused(graph_model.graph)
     return _counted(ir.to_proto(graph_model), graph_model)
 
 
@@ -101,12 +102,6 @@ def _make_symmetric(graph: ir.Graph, node: ir.Node) -> None:
     graph.remove(node, safe=True)
 
 
-def _drop_unused(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]
-
-
 def _counted(proto: onnx.ModelProto, graph_model: ir.Model) -> QuantizedGraph:
     compute = [node for node in graph_model.graph if node.op_type in _COMPUTE]
     left = tuple(node.name or "" for node in compute if not _reads_int8(node))
@@ -118,4 +113,4 @@ def _reads_int8(node: ir.Node) -> bool:
     return all(p is not None and p.op_type == "DequantizeLinear" for p in producers)
 
 
-__all__ = ["QuantizedGraph", "adopt_qdq", "place_qdq"]
+__all__ = ["QuantizedGraph", "adopt_qdq", "place_qdq", "place_weights"]

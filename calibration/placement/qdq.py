@@ -27,6 +27,7 @@ class Qdq:
         self.scheme = scheme
         self._ranges = ranges
         self._constants: dict[str, ir.Value] = {}
+        self._as_it_runs: dict[ir.Value, ir.Value] = {}
 
     def range(self, value: ir.Value) -> Range:
         """Return the calibrated range of a value.
@@ -82,6 +83,25 @@ class Qdq:
         end = self._dequantize(name, codes, scales, np.zeros(scales.shape, np.int8), axis)
         node.replace_input_with(1, end)
         return True
+
+    def as_it_runs(self, node: ir.Node) -> None:
+        """Quantize a node's first input with the range that it has as the network runs."""
+        value = node.inputs[0]
+        assert value is not None
+        if value not in self._as_it_runs:
+            name = f"{value.name}_dynamic"
+            codes = _value(f"{name}_quantized", ir.DataType.UINT8, value.shape)
+            scale = _value(f"{name}_scale", ir.DataType.FLOAT, ir.Shape(()))
+            zero_point = _value(f"{name}_zero_point", ir.DataType.UINT8, ir.Shape(()))
+            end = _value(f"{name}_dequantized", ir.DataType.FLOAT, value.shape)
+            parameters = [codes, scale, zero_point]
+            pair = [
+                ir.node("DynamicQuantizeLinear", [value], outputs=parameters, name=f"{name}_q"),
+                ir.node("DequantizeLinear", parameters, outputs=[end], name=f"{name}_dq"),
+            ]
+            self.graph.insert_before(node, pair)
+            self._as_it_runs[value] = end
+        node.replace_input_with(0, self._as_it_runs[value])
 
     def constant_input(self, node: ir.Node, index: int) -> None:
         """Quantize a constant that is an operand beside an activation, per tensor."""
@@ -167,6 +187,13 @@ def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
     if value is None or value.const_value is None:
         return None
     return value.const_value.numpy()
+
+
+def drop_unused(graph: ir.Graph) -> None:
+    """Remove the initializers that nothing reads any more."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
 
 
 def _value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:

@@ -12,8 +12,8 @@ import onnx_ir as ir
 from ...core.errors import GraphError
 from ...core.values import TensorSpec
 from .layout import plain, preferred
-from .lowering import Form, Lowering
-from .nodes import shape_of, unsupported
+from .lowering import FloatWeights, Form, Lowering
+from .nodes import COMPUTING, node_name, shape_of, unsupported
 from .ops import LOWERINGS
 from .prepare import prepare
 from .writer import Tensor
@@ -28,7 +28,8 @@ class TfliteModel:
         input: As the file declares it: (1, H, W, C), float32 or int8.
         output: As the file declares it: (1, classes), float32 or int8.
         quantized: How many computations run in int8.
-        left_float: The nodes that a quantized graph still computes in float32.
+        left_float: The nodes that a quantized graph still computes in float32; of one that is
+            quantized as it runs, those with weights.
         transposes: How many TRANSPOSE operators were inserted.
         forms: Which tensor holds each value of the ONNX graph, and how.
     """
@@ -43,13 +44,18 @@ class TfliteModel:
 
 
 def lower(
-    model: onnx.ModelProto, *, description: str = "An image classifier, made by edgecls."
+    model: onnx.ModelProto,
+    *,
+    weights: FloatWeights = "float32",
+    description: str = "An image classifier, made by edgecls.",
 ) -> TfliteModel:
     """Lower an ONNX graph to TFLite, float or, where it has Q/DQ, int8 with its scales kept.
 
     Args:
         model: One input (N, C, H, W) and one output; opset 13 or later. A fixed or free batch
             becomes 1.
+        weights: How weights that are computed with in float are stored; the values stay those of
+            the graph, so that a weight that is no number of the smaller type stays float32.
         description: Stored in the file.
 
     Raises:
@@ -58,7 +64,7 @@ def lower(
     """
     graph = prepare(model).graph
     image, logits = graph.inputs[0], graph.outputs[0]
-    ctx = Lowering()
+    ctx = Lowering(weights)
     if image.dtype != ir.DataType.FLOAT:
         raise GraphError(
             f"expected input {image.name!r} to be float32, found {image.dtype}; export the model "
@@ -80,7 +86,8 @@ def lower(
     ctx.writer.rename(result.tensor, str(logits.name))
     in_spec = _spec(ctx.writer.tensors[source])
     out_spec = _spec(ctx.writer.tensors[result.tensor])
-    has_quantization = any(node.op_type == "QuantizeLinear" for node in graph)
+    left_float = _left_float(ctx, graph)
+    ctx.release()
     return TfliteModel(
         data=ctx.writer.finish(
             inputs={in_spec.name: source},
@@ -90,10 +97,20 @@ def lower(
         input=in_spec,
         output=out_spec,
         quantized=ctx.quantized,
-        left_float=tuple(ctx.left_float) if has_quantization else (),
+        left_float=left_float,
         transposes=ctx.writer.transposes,
         forms={str(value.name): form for value, form in ctx.forms.items()},
     )
+
+
+def _left_float(ctx: Lowering, graph: ir.Graph) -> tuple[str, ...]:
+    operators = {node.op_type for node in graph}
+    if "QuantizeLinear" in operators:
+        return tuple(ctx.left_float)
+    if "DynamicQuantizeLinear" in operators:
+        computing = {node_name(node) for node in graph if node.op_type in COMPUTING}
+        return tuple(name for name in ctx.left_float if name in computing)
+    return ()
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

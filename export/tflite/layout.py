@@ -30,6 +30,11 @@ class Flattened:
     dims: Shape
     perm: tuple[int, ...]
 
+    def arrange(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return rows (O, K) as a view (O, *axes in the tensor's order)."""
+        axes = array.reshape(len(array), *self.dims)
+        return axes.transpose(0, *(axis + 1 for axis in self.perm))
+
     def columns(self) -> NDArray[np.intp]:
         """Return, for each position in the tensor, its position in the value."""
         return np.arange(math.prod(self.dims)).reshape(self.dims).transpose(self.perm).ravel()

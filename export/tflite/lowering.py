@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,13 @@ from .layout import Layout, Shape, plain, preferred, reshapable, reshaped, same_
 from .nodes import constant, node_name, shape_of, unsupported
 from .quantization import Quant, dequantized, parameters
 from .writer import ModelWriter
+
+FloatWeights = Literal["float32", "float16", "int8"]
+"""How weights are stored that are computed with in float32.
+
+- float16: those that are FP16 numbers.
+- int8: those that are codes behind a DequantizeLinear.
+"""
 
 Pads = tuple[tuple[int, int], ...]
 """Zeros before and after, for each axis of the value."""
@@ -53,7 +60,8 @@ class Form:
 class Lowering:
     """What an operator's lowering reads from and writes to."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: FloatWeights = "float32") -> None:
+        self.weights = weights
         self.writer = ModelWriter()
         self.done: set[ir.Node] = set()
         self.quantized = 0
@@ -61,6 +69,7 @@ class Lowering:
         self.forms: dict[ir.Value, Form] = {}
         self._constants: dict[ir.Value, NDArray[Any]] = {}
         self._conversions: dict[tuple[Form, Any], Form] = {}
+        self._unpacked: dict[int, int] = {}
 
     # Values of the graph.
 
@@ -77,6 +86,10 @@ class Lowering:
                 return None
             self._constants[value] = found
         return self._constants[value]
+
+    def release(self) -> None:
+        """Let go of the constants that were read: of what the file holds the writer has it."""
+        self._constants.clear()
 
     def integers(self, node: ir.Node, name: str, index: int) -> list[int] | None:
         """Return integers that older opsets keep as attribute ``name``, newer ones as an input.
@@ -259,6 +272,15 @@ class Lowering:
             self.writer.operator(code, [form.tensor], [made.tensor], options)
             self._conversions[key] = made
         return self._conversions[key]
+
+    def unpacked(self, tensor: int) -> int:
+        """Return a stored constant as float32: a DEQUANTIZE, which runtimes compute once."""
+        if tensor not in self._unpacked:
+            stored = self.writer.tensors[tensor]
+            made = self.writer.activation(f"{stored.name}_float", stored.shape, np.float32)
+            self.writer.operator(Op.DEQUANTIZE, [tensor], [made], schema.DequantizeOptionsT())
+            self._unpacked[tensor] = made
+        return self._unpacked[tensor]
 
     # Helpers for operators.
 

@@ -88,7 +88,7 @@ def add_metadata(
     )
     kept = [entry for entry in model.metadata or [] if text(entry.name) != METADATA_NAME]
     model.metadata = [*kept, _entry(len(model.buffers))]
-    model.buffers.append(aligned_buffer(packed))
+    model.buffers.append(aligned_buffer(np.frombuffer(packed, np.uint8)))
     data = pack(model)
     return data if labels is None else _with_file(data, LABELS_FILE, _lines(labels))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...core.errors import UnsupportedOperatorError
+
+COMPUTING: Final = ("Conv", "Gemm", "MatMul")
+"""The operators whose second input is weights, where it is constant."""
 
 
 def node_name(node: ir.Node) -> str:
@@ -26,6 +29,16 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     if value is None or value.const_value is None or value.is_graph_input():
         return None
     return value.const_value.numpy()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """Say whether a value is an initializer, or one behind a DequantizeLinear."""
+    if value is None or value.is_graph_input():
+        return False
+    node = value.producer()
+    if node is not None and node.op_type == "DequantizeLinear":
+        return all(is_constant(source) for source in node.inputs if source is not None)
+    return value.const_value is not None
 
 
 def shape_of(value: ir.Value | None) -> tuple[int, ...]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 from ...core.errors import GraphError
-from .writer import aligned_buffer
+from .writer import aligned_buffer, packed
 
 
 def unpack(tflite: bytes) -> Any:
@@ -18,14 +17,8 @@ def unpack(tflite: bytes) -> Any:
 
 def pack(model: Any) -> bytes:
     """Return the bytes of the schema's objects; equal objects give equal bytes."""
-    model.buffers = [
-        aligned_buffer(None if buffer.data is None else bytes(buffer.data))
-        for buffer in model.buffers
-    ]
-    size = sum(len(buffer.data or b"") for buffer in model.buffers)
-    builder = flatbuffers.Builder(size + 65536)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    model.buffers = [aligned_buffer(buffer.data) for buffer in model.buffers]
+    return packed(model, sum(0 if b.data is None else b.data.nbytes for b in model.buffers))
 
 
 def ends(model: Any) -> tuple[Any, Any]:

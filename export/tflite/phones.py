@@ -146,7 +146,7 @@ class _Editor:
         return name
 
     def constant(self, name: str, array: NDArray[Any], kind: int) -> int:
-        self.model.buffers.append(aligned_buffer(array.tobytes()))
+        self.model.buffers.append(aligned_buffer(array))
         return self.tensor(name, array.shape, kind, buffer=len(self.model.buffers) - 1)
 
     def floats(self, name: str, values: NDArray[np.float64]) -> int:

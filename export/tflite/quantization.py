@@ -85,6 +85,15 @@ def parameters(node: ir.Node) -> Quant:
     return Quant(float(scale.ravel()[0]), int(zero_point.ravel()[0]) - shift)
 
 
+def is_dynamic(value: ir.Value | None) -> bool:
+    """Say whether an activation is quantized and dequantized with what it is as it runs."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return False
+    source = node.inputs[0].producer()
+    return source is not None and source.op_type == "DynamicQuantizeLinear"
+
+
 def quantized_weight(value: ir.Value | None) -> QuantizedWeight | None:
     """Return the int8 constant behind a DequantizeLinear, or None where there is none.
 
@@ -106,7 +115,7 @@ def quantized_weight(value: ir.Value | None) -> QuantizedWeight | None:
     offset = 128 if codes.dtype == np.uint8 else 0
     if (zero_point.astype(np.int32) != offset).any():
         raise unsupported(node, "it is asymmetric", "quantize weights symmetrically (zero point 0)")
-    shifted = (codes.astype(np.int16) - offset).astype(np.int8)
+    shifted = codes if not offset else (codes.astype(np.int16) - offset).astype(np.int8)
     if shifted.min(initial=0) == -128:
         raise GraphError(
             f"DequantizeLinear (node {node_name(node)!r}): expected weight codes -127..127, found "

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
+from .quantization import Quant
+
 if TYPE_CHECKING:
     from .writer import Tensor
 
@@ -28,6 +30,9 @@ _INT8: Final = {
 
 _FLOAT: Final = {Op.BROADCAST_TO: 2}
 
+# Float activations, int8 weights with a scale for each channel.
+_HYBRID: Final = {Op.CONV_2D: 5, Op.DEPTHWISE_CONV_2D: 6, Op.FULLY_CONNECTED: 12}
+
 # The data of SPLIT stands behind its axis.
 _DATA: Final = {Op.SPLIT: 1}
 
@@ -41,7 +46,13 @@ def operator_version(
     rank = max(len(tensor.shape) for tensor in inputs)
     broadcast = len({tensor.shape for tensor in inputs[:2]}) > 1
     candidates = [_INT8.get(code, 1) if int8 else _FLOAT.get(code, 1)]
-    if code == Op.CONV_2D and inputs[1].shape[3] != data.shape[3]:
+    if code in _HYBRID and not int8 and inputs[1].dtype == np.int8:
+        candidates.append(_HYBRID[code])
+    if code == Op.DEQUANTIZE and data.dtype == np.float16:
+        candidates.append(3)
+    elif code == Op.DEQUANTIZE and not isinstance(data.quant, Quant):
+        candidates.append(5)
+    elif code == Op.CONV_2D and inputs[1].shape[3] != data.shape[3]:
         candidates.append(6)
     elif code == Op.DEPTHWISE_CONV_2D and max(options.dilationHFactor, options.dilationWFactor) > 1:
         candidates.append(2)

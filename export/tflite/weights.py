@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ...core.errors import GraphError
 from .lowering import Lowering
-from .nodes import node_name, unsupported
-from .quantization import Codes, Quant, quantized_weight
+from .nodes import node_name, shape_of, unsupported
+from .quantization import Codes, Quant, is_dynamic, quantized_weight
 from .writer import ChannelQuant
 
 # An int32 accumulator holds the bias and the sum of products: half of it is left to each.
@@ -33,9 +33,10 @@ class Weights:
     Attributes:
         values: float32, or int8 codes; shaped as in the graph.
         bias: Shape (channels,), float32, or int32 in steps of input scale times weight scale.
-        scales: Shape (channels,) or (1,), float32; None where the node stays float.
-        source: The input's parameters; None where the node stays float.
-        quant: The output's parameters; None where the node stays float.
+        scales: Shape (channels,) or (1,), float32; None where the values are float.
+        source: The input's parameters; None where the node does not compute on int8 activations.
+        quant: The output's parameters; None as above.
+        dynamic: Whether the node quantizes its input as it runs.
     """
 
     values: NDArray[Any]
@@ -43,18 +44,51 @@ class Weights:
     scales: NDArray[np.float32] | None = None
     source: Quant | None = None
     quant: Quant | None = None
+    dynamic: bool = False
 
-    def write(self, ctx: Lowering, node: ir.Node, arranged: NDArray[Any], axis: int) -> list[int]:
-        """Write weights, arranged for TFLite with their channels along ``axis``, and bias."""
-        weight_quant, bias_quant = None, None
-        if self.scales is not None and self.source is not None:
-            weight_quant = ChannelQuant(self.scales, axis)
-            bias_quant = ChannelQuant(self.scales * np.float32(self.source.scale), 0)
+    def write(
+        self,
+        ctx: Lowering,
+        node: ir.Node,
+        arranged: NDArray[Any],
+        axis: int,
+        *,
+        shape: tuple[int, ...] | None = None,
+    ) -> list[int]:
+        """Write weights and bias; return their tensors.
+
+        Args:
+            ctx: The lowering.
+            node: The node whose they are.
+            arranged: ``values`` as TFLite wants them, the channels along ``axis``.
+            axis: As above.
+            shape: The tensor's, if it is not that of ``arranged``.
+        """
         name = node_name(node)
-        return [
-            ctx.writer.constant(f"{name}_weight", arranged, weight_quant),
-            ctx.writer.constant(f"{name}_bias", self.bias, bias_quant),
-        ]
+        if self.scales is None:
+            weight = _float_constant(ctx, f"{name}_weight", arranged, shape)
+            return [weight, _float_constant(ctx, f"{name}_bias", self.bias, None)]
+        weight = ctx.writer.constant(
+            f"{name}_weight", arranged, ChannelQuant(self.scales, axis), shape=shape
+        )
+        bias_quant = None
+        if self.source is not None:
+            bias_quant = ChannelQuant(self.scales * np.float32(self.source.scale), 0)
+        elif not self.dynamic:
+            weight = ctx.unpacked(weight)
+        return [weight, ctx.writer.constant(f"{name}_bias", self.bias, bias_quant)]
+
+
+def _float_constant(
+    ctx: Lowering, name: str, values: NDArray[np.float32], shape: tuple[int, ...] | None
+) -> int:
+    """Write values, as FP16 where this is asked for and exact; return a float32 tensor."""
+    if ctx.weights == "float16":
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.array_equal(half, values):
+            return ctx.unpacked(ctx.writer.constant(name, half, shape=shape))
+    return ctx.writer.constant(name, values, shape=shape)
 
 
 def choose(
@@ -65,7 +99,7 @@ def choose(
     axis: int,
     bias: NDArray[Any] | None,
 ) -> Weights:
-    """Decide whether a node of (input, weights, ...) runs in int8, and return its constants.
+    """Decide how a node of (input, weights, ...) computes, and return its constants.
 
     Args:
         ctx: The lowering.
@@ -75,25 +109,38 @@ def choose(
         bias: One float per channel, or one for all, or None for zeros.
 
     Raises:
-        UnsupportedOperatorError: The weights' scales are along another axis.
+        UnsupportedOperatorError: The weights' scales are along another axis, or only the input
+            is quantized as the node runs.
         GraphError: A bias is too large for its step.
     """
     source = ctx.form(node.inputs[0]).quant
-    weight = quantized_weight(node.inputs[1]) if source is not None else None
+    dynamic = is_dynamic(node.inputs[0])
+    weight = None
+    if source is not None or dynamic or ctx.weights == "int8":
+        weight = quantized_weight(node.inputs[1])
+    if weight is None and dynamic:
+        raise unsupported(
+            node,
+            "its input is quantized as it runs, its weights are float",
+            "quantize its weights too, per output channel",
+        )
     if weight is not None and weight.axis not in (None, axis):
         raise unsupported(
             node,
             f"its weights have scales along axis {weight.axis}",
             f"quantize them along axis {axis}, the output channels",
         )
-    quant = ctx.wanted(output) if weight is not None else None
-    ctx.count(node, int8=quant is not None)
-    values = ctx.constant(node.inputs[1])
-    assert values is not None
-    channels = values.shape[axis]
+    quant = ctx.wanted(output) if weight is not None and source is not None else None
+    ctx.count(node, int8=dynamic or quant is not None)
+    channels = shape_of(node.inputs[1])[axis]
     floats = np.zeros(channels) if bias is None else np.broadcast_to(bias.ravel(), channels)
+    if weight is not None and source is None:
+        scales = np.broadcast_to(weight.scales, channels)
+        return Weights(weight.codes, floats.astype(np.float32), scales, dynamic=dynamic)
     if weight is None or source is None or quant is None:
-        return Weights(values.astype(np.float32), floats.astype(np.float32))
+        values = ctx.constant(node.inputs[1])
+        assert values is not None
+        return Weights(values.astype(np.float32, copy=False), floats.astype(np.float32))
     rows = np.moveaxis(weight.codes, axis, 0)
     try:
         rows, scales, codes = fit_bias(rows, weight.scales, floats, source, quant)
@@ -131,10 +178,15 @@ def fit_bias(
     fitted[dead] = np.float32(_DEAD_STEP * quant.scale / source.scale)
     needed = np.abs(bias) / (fitted.astype(np.float64) * source.scale * _LARGEST_BIAS)
     factor = np.where(needed > 1, 2.0 ** np.ceil(np.log2(np.maximum(needed, 1))), 1.0)
-    coarse = np.rint(flat / factor[:, None])
-    lost = np.abs(flat - coarse * factor[:, None]).sum(axis=1)
-    # The input is at most 255 codes away from its zero point.
-    error = lost * fitted * source.scale * 255 / quant.scale
+    error = np.zeros(len(flat))
+    coarser = np.flatnonzero(factor > 1)
+    if coarser.size:
+        flat = flat.copy()
+    for row in coarser:
+        exact, flat[row] = flat[row] / factor[row], np.rint(flat[row] / factor[row])
+        lost = np.abs(exact - flat[row]).sum() * factor[row]
+        # The input is at most 255 codes away from its zero point.
+        error[row] = lost * fitted[row] * source.scale * 255 / quant.scale
     worst = int(error.argmax())
     if error[worst] > _COARSE_ERROR:
         raise OverflowError(
@@ -148,4 +200,4 @@ def fit_bias(
     steps = fitted.astype(np.float64) * source.scale
     # A dead channel's output saturates long before its bias does.
     rounded = np.clip(np.rint(bias / steps), -_LARGEST_BIAS, _LARGEST_BIAS)
-    return coarse.astype(np.int8).reshape(codes.shape), fitted, rounded.astype(np.int32)
+    return flat.reshape(codes.shape), fitted, rounded.astype(np.int32)

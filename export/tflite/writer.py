@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from .versions import operator_version
 
 _TYPES: Final = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.int32): schema.TensorType.INT32,
     np.dtype(np.bool_): schema.TensorType.BOOL,
@@ -26,6 +27,9 @@ _TYPES: Final = {
 _ALIGNMENT: Final = 16
 
 _LARGEST_FILE: Final = 2**31 - 2**24
+
+# Up to here constants are compared by their bytes, of which a copy is kept.
+_COMPARED_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,14 +57,22 @@ class Tensor:
 
 
 class _Buffer(schema.BufferT):  # type: ignore[misc]
-    """A buffer whose bytes are aligned; the generated one aligns to 1 byte."""
+    """A buffer whose bytes are aligned; the generated one aligns to 1 byte.
+
+    It holds an array of any strides, which is arranged as it is copied into the file, and lets go
+    of it then: of hundreds of megabytes there is no second copy.
+    """
+
+    data: NDArray[Any] | None
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 - the schema's name
         offset = None
         if self.data is not None:
-            builder.StartVector(1, len(self.data), _ALIGNMENT)
-            builder.head -= len(self.data)
-            builder.Bytes[builder.head : builder.head + len(self.data)] = self.data
+            array, self.data = self.data, None
+            builder.StartVector(1, array.nbytes, _ALIGNMENT)
+            builder.head -= array.nbytes
+            place = builder.Bytes[builder.head : builder.head + array.nbytes]
+            np.frombuffer(place, array.dtype).reshape(array.shape)[...] = array
             offset = builder.EndVector()
         schema.BufferStart(builder)
         if offset is not None:
@@ -69,13 +81,16 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
 
 
 class ModelWriter:
-    """Collects tensors and operators of one subgraph; equal constants are kept once."""
+    """Collects tensors and operators of one subgraph.
+
+    Equal constants are kept once; large ones where they are the same memory.
+    """
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
         # Buffer 0 is empty by convention: activations point at it.
-        self._buffers: list[bytes | None] = [None]
-        self._known_buffers: dict[bytes, int] = {}
+        self._buffers: list[NDArray[Any] | None] = [None]
+        self._known_buffers: dict[Hashable, int] = {}
         self._known_constants: dict[tuple[Any, ...], int] = {}
         self._names: set[str] = set()
         self._codes: dict[tuple[int, int], int] = {}
@@ -89,21 +104,33 @@ class ModelWriter:
         return self._add(name, tuple(shape), np.dtype(dtype), quant, buffer=0)
 
     def constant(
-        self, name: str, array: NDArray[Any], quant: Quant | ChannelQuant | None = None
+        self,
+        name: str,
+        array: NDArray[Any],
+        quant: Quant | ChannelQuant | None = None,
+        *,
+        shape: tuple[int, ...] | None = None,
     ) -> int:
-        """Add a constant, or find an equal one; return its index."""
-        array = np.ascontiguousarray(array)
-        data = array.tobytes()
+        """Add a constant, or find an equal one; return its index.
+
+        Args:
+            name: Of the tensor.
+            array: Its values; kept as it is until ``finish``.
+            quant: Its parameters where it holds codes.
+            shape: The tensor's, if it is not the array's.
+        """
+        shape = array.shape if shape is None else shape
+        data = _identity(array)
         buffer = self._known_buffers.get(data)
         if buffer is None:
             buffer = self._known_buffers[data] = len(self._buffers)
-            self._buffers.append(data)
+            self._buffers.append(array)
         described: Any = quant
         if isinstance(quant, ChannelQuant):
             described = (quant.scales.tobytes(), quant.axis)
-        key = (buffer, array.shape, array.dtype, described)
+        key = (buffer, shape, array.dtype, described)
         if key not in self._known_constants:
-            self._known_constants[key] = self._add(name, array.shape, array.dtype, quant, buffer)
+            self._known_constants[key] = self._add(name, shape, array.dtype, quant, buffer)
         return self._known_constants[key]
 
     def operator(
@@ -136,7 +163,10 @@ class ModelWriter:
         self.tensors[tensor] = replace(self.tensors[tensor], name=name)
 
     def finish(self, *, inputs: dict[str, int], outputs: dict[str, int], description: str) -> bytes:
-        """Return the file's bytes; ``inputs`` and ``outputs`` are tensors by name."""
+        """Return the file's bytes, and let go of the constants.
+
+        ``inputs`` and ``outputs`` are tensors by name.
+        """
         graph = schema.SubGraphT()
         graph.name = "main"
         graph.tensors = [_tensor(tensor) for tensor in self.tensors]
@@ -150,15 +180,14 @@ class ModelWriter:
         model.subgraphs = [graph]
         model.buffers = [aligned_buffer(data) for data in self._buffers]
         model.signatureDefs = [_signature(inputs, outputs)]
-        size = sum(len(data or b"") for data in self._buffers)
+        size = sum(0 if data is None else data.nbytes for data in self._buffers)
         if size > _LARGEST_FILE:
             raise GraphError(
                 f"expected at most 2 GiB of constants, which is what a TFLite file can hold, found "
                 f"{size / 2**30:.1f} GiB; quantize the model or take a smaller one"
             )
-        builder = flatbuffers.Builder(size + 65536)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        self._buffers.clear()
+        return packed(model, size)
 
     def _add(
         self,
@@ -200,11 +229,29 @@ def _tensor(tensor: Tensor) -> Any:
     return made
 
 
-def aligned_buffer(data: bytes | None) -> Any:
+def aligned_buffer(data: NDArray[Any] | None) -> Any:
     """Return a buffer of the file as kernels want it; None is an empty one."""
     made = _Buffer()
     made.data = data
     return made
+
+
+def packed(model: Any, size: int) -> bytes:
+    """Return the bytes of the schema's objects, whose buffers hold ``size`` bytes."""
+    builder = flatbuffers.Builder(0)
+    # The builder's own bytearray is written with zeros first. These pages come as they are used, so
+    # that room for names and scales costs nothing.
+    builder.Bytes = np.zeros(size + size // 4 + 2**20, np.uint8).data
+    builder.head = len(builder.Bytes)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Bytes[builder.Head() :])
+
+
+def _identity(array: NDArray[Any]) -> Hashable:
+    """Return what equal constants share: the bytes of a small one, the memory of a large one."""
+    if array.nbytes <= _COMPARED_BYTES:
+        return array.tobytes()
+    return array.ctypes.data, array.strides, array.shape
 
 
 def operator_code(code: int, version: int) -> Any:

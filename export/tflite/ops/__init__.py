@@ -38,6 +38,7 @@ LOWERINGS: Final[dict[str, Callable[[Lowering, ir.Node], None]]] = {
     "DepthToSpace": resize.depth_to_space,
     "Div": partial(elementwise.binary, kind=elementwise.DIV),
     "Dropout": shape.dropout,
+    "DynamicQuantizeLinear": quantize.dynamic_quantize,
     "Elu": activation.elu,
     "Exp": partial(activation.unary, kind=Unary(Op.EXP, int8=True)),
     "Expand": joining.expand,

@@ -8,7 +8,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
 from ..layout import NHWC
 from ..lowering import Form, Lowering
-from ..nodes import attribute, optional_input, shape_of, unsupported
+from ..nodes import attribute, is_constant, optional_input, shape_of, unsupported
 from ..weights import choose
 from ..windows import Window, place
 
@@ -20,7 +20,7 @@ def conv(ctx: Lowering, node: ir.Node) -> None:
         raise unsupported(
             node, f"its input has {len(shape_of(source))} axes", "use 1-D or 2-D convolutions"
         )
-    if ctx.constant(weight) is None:
+    if not is_constant(weight):
         raise unsupported(node, "its weights are computed at run time", "make them constant")
     bias = optional_input(node, 2)
     if bias is not None and ctx.constant(bias) is None:

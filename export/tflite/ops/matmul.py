@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..layout import Layout, plain, same_memory
 from ..lowering import Form, Lowering
-from ..nodes import attribute, optional_input, shape_of, unsupported
+from ..nodes import attribute, is_constant, optional_input, shape_of, unsupported
 from ..weights import Weights, choose
 
 
@@ -22,7 +22,7 @@ def gemm(ctx: Lowering, node: ir.Node) -> None:
     bias = optional_input(node, 2)
     if attribute(node, "transA", 0):
         raise unsupported(node, "its input is transposed", "transpose it before the layer")
-    if ctx.constant(node.inputs[1]) is None or (bias is not None and ctx.constant(bias) is None):
+    if not is_constant(node.inputs[1]) or (bias is not None and not is_constant(bias)):
         raise unsupported(
             node, "its weights are computed at run time", "use MatMul and Add for activations"
         )
@@ -46,8 +46,8 @@ def gemm(ctx: Lowering, node: ir.Node) -> None:
 
 def matmul(ctx: Lowering, node: ir.Node) -> None:
     """Lower MatMul: FULLY_CONNECTED where the weights are constant, else BATCH_MATMUL."""
-    right = ctx.constant(node.inputs[1])
-    if right is not None and right.ndim == 2 and len(shape_of(node.inputs[0])) > 1:
+    weights_shape = shape_of(node.inputs[1]) if is_constant(node.inputs[1]) else ()
+    if len(weights_shape) == 2 and len(shape_of(node.inputs[0])) > 1:
         bias, last = _following_bias(ctx, node)
         activation, output = ctx.fuse_activation(last)
         weights = choose(ctx, node, output, axis=1, bias=bias)
@@ -105,14 +105,14 @@ def _fully_connected(
     """Emit the layer for ``values`` of shape (O, I)."""
     form = ctx.padded(ctx.form(node.inputs[0]))
     flattened = form.layout.flattened
-    if flattened is not None:
-        # The input keeps its order: the weights' columns follow it.
-        values = values[:, flattened.columns()]
+    # The input keeps its order: the weights' columns follow it.
+    arranged = values if flattened is None else flattened.arrange(values)
     layout = form.layout if flattened is not None else plain(len(form.shape))
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = activation
     options.keepNumDims = len(form.shape) > 2
+    options.asymmetricQuantizeInputs = weights.dynamic
     data = ctx.convert(form, layout, weights.source).tensor
-    inputs = [data, *weights.write(ctx, node, values, 0)]
+    inputs = [data, *weights.write(ctx, node, arranged, 0, shape=values.shape)]
     out = ctx.new(output, plain(len(shape_of(output))), weights.quant)
     ctx.writer.operator(Op.FULLY_CONNECTED, inputs, [out], options)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..lowering import Lowering
-from ..nodes import unsupported
-from ..quantization import parameters
+from ..nodes import COMPUTING, is_constant, unsupported
+from ..quantization import is_dynamic, parameters
 
 
 def quantize(ctx: Lowering, node: ir.Node) -> None:
@@ -18,11 +18,29 @@ def quantize(ctx: Lowering, node: ir.Node) -> None:
     ctx.set(node.outputs[0], form)
 
 
+def dynamic_quantize(ctx: Lowering, node: ir.Node) -> None:
+    """Lower DynamicQuantizeLinear to nothing: kernels with int8 weights do it themselves."""
+    readers = [use.node for use in node.outputs[0].uses()]
+    computing = [use for reader in readers for use in reader.outputs[0].uses()]
+    if any(reader.op_type != "DequantizeLinear" for reader in readers) or any(
+        use.node.op_type not in COMPUTING or use.idx != 0 for use in computing
+    ):
+        raise unsupported(
+            node,
+            "its codes are read by others than a DequantizeLinear before weights",
+            "quantize as it runs only what convolutions and matrix products read",
+        )
+    ctx.set(node.outputs[0], ctx.form(node.inputs[0]))
+
+
 def dequantize(ctx: Lowering, node: ir.Node) -> None:
     """Lower DequantizeLinear; a constant's is read by whoever uses it."""
-    if ctx.constant(node.inputs[0]) is not None:
-        if ctx.constant(node.outputs[0]) is None:
+    if is_constant(node.inputs[0]):
+        if not is_constant(node.outputs[0]):
             raise unsupported(node, "its scale is computed at run time", "make it constant")
+        return
+    if is_dynamic(node.outputs[0]):
+        ctx.set(node.outputs[0], ctx.form(node.inputs[0]))
         return
     form, quant = ctx.form(node.inputs[0]), parameters(node)
     if form.quant != quant:
