@@ -112,7 +112,7 @@ def _print(result: ExportResult) -> None:
                 str(bundle.path) if index == 0 else "",
                 artefact.path,
                 human_bytes(bundle.manifest.files[artefact.path].size_bytes),
-                f"{artefact.quantized} of {total}" if artefact.precision == "int8" else "",
+                f"{artefact.quantized} of {total}" if total else "",
             )
     out.print(table)
     steps = {step.step: step for bundle in result.bundles for step in bundle.manifest.steps}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Final, Protocol, cast
 
-from ..core.errors import MissingError
+from ..core.errors import BackendUnavailableError, MissingError
 from ..core.preprocess import Preprocess
-from ..core.values import ArtefactFormat
+from ..core.values import ArtefactFormat, Precision
 from ..targets.target import BackendName
 from .backend import Backend, Options
 
@@ -25,6 +25,12 @@ _BACKENDS: Final[dict[BackendName, tuple[tuple[ArtefactFormat, ...], str, str]]]
 BACKENDS: Final[tuple[BackendName, ...]] = tuple(_BACKENDS)
 
 
+# Measured with tflite-runtime 2.14, its last release.
+_WRONG: Final[dict[BackendName, frozenset[Precision]]] = {
+    "tflite-runtime": frozenset({"int8-dynamic"})
+}
+
+
 class _BackendClass(Protocol):
     def __call__(
         self, name: BackendName, model: bytes, preprocess: Preprocess, options: Options
@@ -38,19 +44,29 @@ def formats_of(name: BackendName) -> tuple[ArtefactFormat, ...]:
     return _BACKENDS[name][0]
 
 
-def check_backend(name: BackendName) -> str:
+def check_backend(name: BackendName, precision: Precision | None = None) -> str:
     """Return the version of the library behind a backend.
 
+    Args:
+        name: Which backend.
+        precision: Of the file that it is to run.
+
     Raises:
-        MissingError: It is not installed or cannot run on this machine; the message says why.
+        MissingError: It is not installed, cannot run on this machine, or computes files of that
+            precision wrongly; the message says why.
     """
+    if precision in _WRONG.get(name, ()):
+        raise BackendUnavailableError(
+            f"{name} computes {precision} files wrongly without saying so; run: "
+            "pip install 'edgecls[litert]', or export with another --precision"
+        )
     return _class_of(name).check(name)
 
 
-def why_not(name: BackendName) -> str | None:
-    """Return why a backend cannot run here; None where it can."""
+def why_not(name: BackendName, precision: Precision | None = None) -> str | None:
+    """Return why a backend cannot run here, or not a file of that precision; None where it can."""
     try:
-        check_backend(name)
+        check_backend(name, precision)
     except MissingError as error:
         return str(error)
     return None
@@ -71,6 +87,7 @@ def open_backend(
         MissingError: The backend cannot run here.
         BundleError: It does not take the model, or the model is no image classifier.
     """
+    check_backend(name, options.precision)
     return _class_of(name)(name, model, preprocess, options)
 
 

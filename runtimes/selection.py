@@ -49,7 +49,7 @@ def select(
         artefact = _artefact(bundle, backend, precision)
         if artefact is None:
             raise BundleError(_nothing_for(bundle, backend, precision))
-        check_backend(backend)
+        check_backend(backend, artefact.precision)
         return Choice(backend=backend, artefact=artefact)
     target = get_target(bundle.manifest.target)
     reasons: list[str] = []
@@ -100,7 +100,10 @@ def _usable(
     bundle: Bundle, name: BackendName, precision: Precision | None, reasons: list[str]
 ) -> Artefact | None:
     found = _artefact(bundle, name, precision)
-    reason = _nothing_for(bundle, name, precision) if found is None else why_not(name)
+    if found is None:
+        reason: str | None = _nothing_for(bundle, name, precision)
+    else:
+        reason = why_not(name, found.precision)
     if reason is not None:
         reasons.append(f"{name}: {reason}")
         return None

@@ -25,6 +25,7 @@ from ..targets import Target
 from .graph import STEP_LIMIT, CheckedGraph, check_step
 from .samples import Samples
 from .timing import Stages
+from .weight_forms import WEIGHT_FORMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +129,7 @@ class ArtefactBuilder:
             expected_q = self._simulate(model, "int8")
             steps += self._quantize_step(expected_q)
             against, expected = "the Q/DQ graph over float32", expected_q
-            limit = _int8_limit(target, steps)
+            limit = _noise_limit(target, precision, steps)
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
         if target.base_precision == "fp16" and precision != "fp32" and not self.graph.quantized:
             with self.stages.stage("cast to FP16"):
@@ -161,9 +162,18 @@ class ArtefactBuilder:
             simulated = self._simulate(model, "int8")
             steps += self._quantize_step(simulated)
             against, expected = "the simulation of the Q/DQ graph", simulated
-            limit = _int8_limit(target, steps)
+            limit = _noise_limit(target, precision, steps)
+        form = WEIGHT_FORMS.get(precision)
+        if form is not None:
+            with self.stages.stage("quantize"):
+                model = form.make(model)
+            expected = self._simulate(model, form.simulated)
+            steps.append(check_step(form.step, against, self.reference, expected, None))
+            against = form.graph
+            if not form.exact:
+                limit = _noise_limit(target, precision, steps)
         with self.stages.stage("lower to TFLite"):
-            lowered: TfliteModel = lower(model)
+            lowered: TfliteModel = lower(model, weights=form.stored if form else "float32")
             try_in_subprocess(lowered.data)
         backend = open_backend(
             "litert", lowered.data, self.preprocess, Options(precision=precision)
@@ -209,15 +219,15 @@ class ArtefactBuilder:
         return self._engines[path]
 
 
-def _int8_limit(target: Target, steps: list[StepCheck]) -> float:
-    """Return how far two honest runs of one Q/DQ graph may differ.
+def _noise_limit(target: Target, precision: Precision, steps: list[StepCheck]) -> float:
+    """Return how far two honest runs of one quantized graph may differ.
 
     They round one code in a thousand differently in each layer (measured), and a deep network
     carries that on just as it does quantization's own noise. Where that is large, twice as much is
     allowed: two runs that are each as far from the float graph lie no further apart.
     """
-    noise = max((step.max_difference for step in steps if step.step == "quantize"), default=0.0)
-    return max(target.tolerances["int8"].logits, 2 * noise)
+    noise = max((step.max_difference for step in steps if "quantize" in step.step), default=0.0)
+    return max(target.tolerances[precision].logits, 2 * noise)
 
 
 def _engine_artefact(primary: Built, engine: bytes) -> Built:

@@ -18,21 +18,22 @@ Source: the default of TensorFlow's and LiteRT's quantizers.
 """
 
 
-def place_weights(
-    model: onnx.ModelProto, scheme: QuantScheme, *, dynamic: bool = False
-) -> onnx.ModelProto:
+# DynamicQuantizeLinear's; weights are the same in every scheme.
+_SCHEME: Final = QuantScheme(activations="asymmetric", placement="full")
+
+
+def place_weights(model: onnx.ModelProto, *, dynamic: bool = False) -> onnx.ModelProto:
     """Return a float graph with int8 weights behind DequantizeLinear, per output channel.
 
     Args:
         model: The float graph; not changed.
-        scheme: The target's; of it only what it says about weights is used.
         dynamic: Also quantize the inputs of those nodes as the network runs, with the range that
-            they have then. Not of depthwise convolutions, whose kernels with float activations
-            are faster and exact.
+            they have then. Not of depthwise convolutions: their kernels with float activations
+            are two and a half times as fast (EfficientNet-Lite0 as a whole), and exact.
     """
     graph_model = ir.from_proto(model)
     graph = graph_model.graph
-    qdq = Qdq(graph, {}, scheme)
+    qdq = Qdq(graph, {}, _SCHEME)
     for node in list(graph):
         axis = weight_axis(node)
         weights = None if axis is None else constant(node.inputs[1])
