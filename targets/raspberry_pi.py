@@ -19,9 +19,12 @@ TARGET: Final = Target(
     tolerances={
         # Measured: int8 CNNs are bit-identical on x86-64 and arm64, a ViT within 8 steps of 256.
         "int8": Tolerance(logits=0.07, source="8 of 256 steps over a range with two signs"),
-        "int8-dynamic": Tolerance(logits=0.05, source="TO BE MEASURED"),
-        "int8-weights": Tolerance(logits=1e-4, source="computes as fp32 does"),
-        "fp16": Tolerance(logits=1e-4, source="FP16 is how weights are stored: computes as fp32"),
+        # Measured on EfficientNet-Lite0: 0.004 between x86-64 and an emulated Cortex-A72 or A76,
+        # 0.022 between kernels that take the range of a pixel and those that take an image's.
+        "int8-dynamic": Tolerance(logits=0.05, source="kernels take ranges over different parts"),
+        # As fp32 from weights that are stored smaller; 8e-7 was measured on both cores.
+        "int8-weights": Tolerance(logits=1e-4, source="computes in float32 with the same weights"),
+        "fp16": Tolerance(logits=1e-4, source="computes in float32 with the same weights"),
         "fp32": Tolerance(logits=1e-4, source="another order of float32 sums; 5e-6 was measured"),
     },
 )

@@ -145,6 +145,48 @@ def test_drift_passes_and_writes_reports(edgecls: Command, digits: Digits, tmp_p
     assert (tmp_path / "r.md").read_text().startswith("# Drift: passed")
 
 
+@pytest.mark.parametrize(
+    ("precision", "layers"), [("fp16", ""), ("int8-weights", ""), ("int8-dynamic", "3 of 5")]
+)
+def test_precisions_without_images(
+    edgecls: Command, digits: Digits, tmp_path: Path, precision: str, layers: str
+) -> None:
+    made = edgecls(
+        "export", "lenet5", "--weights", digits.weights, "--target", "raspberry-pi",
+        "--precision", precision, "-o", tmp_path,
+    )  # fmt: skip
+    bundle = tmp_path / "raspberry-pi"
+    judged = edgecls(
+        "drift", bundle, "--reference", "lenet5", "--weights", digits.weights, "--data",
+        digits.judged, "--images", 200, "--min-agreement", 98,
+    )  # fmt: skip
+    shown = edgecls("inspect", bundle).out
+
+    assert made.code == 0, made.err
+    for table in (made.out, shown):
+        line = next(line for line in table.splitlines() if f"model.{precision}.tflite" in line)
+        assert layers in line
+        assert (" of " in line) == bool(layers)
+    assert edgecls("verify", bundle).code == 0
+    assert judged.code == 0, judged.out
+    done = edgecls("predict", bundle, *first_images(digits, 2), "--json")
+    assert done.code == 0
+    assert len(done.out.splitlines()) == 2
+
+
+def test_what_tflite_runtime_computes_wrongly_is_not_run_on_it(
+    edgecls: Command, digits: Digits, tmp_path: Path
+) -> None:
+    edgecls("export", "lenet5", "--weights", digits.weights, "--target", "raspberry-pi",
+            "--precision", "int8-dynamic", "-o", tmp_path)  # fmt: skip
+    image = first_images(digits, 1)[0]
+    done = edgecls("predict", tmp_path / "raspberry-pi", image, "--backend", "tflite-runtime")
+
+    assert done.code == 3
+    assert "computes int8-dynamic files wrongly" in done.err
+    assert done.out == ""
+
+
 def test_drift_against_a_bundle(edgecls: Command, digits: Digits) -> None:
     done = edgecls(
         "drift", digits.bundle("raspberry-pi"), "--reference", digits.bundle("jetson"),
@@ -202,7 +244,7 @@ def test_config_with_an_unknown_key_is_refused(edgecls: Command, tmp_path: Path)
     ("arguments", "code", "said"),
     [
         (["--target", "toaster", "--precision", "fp32"], 2, "jetson, raspberry-pi, desktop-gpu"),
-        (["--target", "raspberry-pi", "--precision", "fp16"], 2, "does not run fp16"),
+        (["--target", "jetson", "--precision", "int8-weights"], 2, "does not run int8-weights"),
         (["--target", "jetson"], 2, "--calib DIR"),
         (["--target", "jetson", "--precision", "fp16", "--preprocess", "nope"], 4, "nor a file"),
         (["--precision", "fp32"], 2, "--target"),

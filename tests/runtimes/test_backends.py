@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgecls.core.errors import BadInputError, BundleError, MissingError, MissingPackageError
 from edgecls.core.preprocess import Preprocess
+from edgecls.core.values import PRECISIONS
 from edgecls.runtimes import litert
 from edgecls.runtimes.backend import Backend, Batch, NativeTensor, Options
 from edgecls.runtimes.backends import BACKENDS, formats_of, open_backend, why_not
@@ -274,6 +275,20 @@ def test_tflite_runtime_is_refused_beside_numpy_2(monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(MissingError, match="needs numpy below 2"):
         litert.LiteRTBackend.check("tflite-runtime")
+
+
+def test_tflite_runtime_is_refused_for_what_it_computes_wrongly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(litert.LiteRTBackend, "check", classmethod(lambda cls, name: "2.14.0"))
+
+    for precision in PRECISIONS:
+        reason = why_not("tflite-runtime", precision)
+        assert (reason is not None) == (precision == "int8-dynamic")
+        assert why_not("litert", precision) is None
+    with pytest.raises(MissingError, match="computes int8-dynamic files wrongly") as caught:
+        open_backend("tflite-runtime", b"", PREPROCESS, Options(precision="int8-dynamic"))
+    assert caught.value.exit_code == 3
 
 
 def test_cuda_is_never_replaced_by_the_cpu(onnx_float: bytes) -> None:

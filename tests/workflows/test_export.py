@@ -19,6 +19,7 @@ from edgecls.core.progress import Quiet
 from edgecls.runtimes import load
 from edgecls.targets import TARGETS
 from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.graph import STEP_LIMIT
 
 if TYPE_CHECKING:
     from edgecls.core.values import Precision
@@ -57,8 +58,10 @@ def test_every_target_and_precision(
     assert [b.path for b in made.bundles] == [tmp_path / target]
     assert manifest.precision == manifest.artefacts[0].precision == precision
     assert manifest.artefacts[0].format == TARGETS[target].ships
-    assert manifest.artefacts[0].left_float == ()
-    assert (manifest.artefacts[0].quantized > 0) == (precision == "int8")
+    dynamic = precision == "int8-dynamic"
+    # Weights of fewer than 1,024 numbers stay float where nothing is calibrated.
+    assert len(manifest.artefacts[0].left_float) == (2 if dynamic else 0)
+    assert (manifest.artefacts[0].quantized > 0) == (precision == "int8" or dynamic)
     assert len(manifest.golden) >= 4
     assert manifest.golden_source == "calibration"
     assert all(step.limit is None or step.max_difference <= step.limit for step in manifest.steps)
@@ -66,6 +69,30 @@ def test_every_target_and_precision(
     assert ("tensorrt-rtx" in formats) == TARGETS[target].engine
     predictor = load(bundle, allow_fallback=True)
     assert predictor.precision == precision
+
+
+SMALLER = {"fp16": 0.55, "int8-weights": 0.35, "int8-dynamic": 0.35}
+
+
+@pytest.mark.parametrize("precision", SMALLER)
+def test_weights_without_calibration(digits: Digits, tmp_path: Path, precision: Precision) -> None:
+    for made in ("fp32", precision):
+        export(options(digits, tmp_path / made, precision=made, calib=None), Quiet())
+    bundles = [Bundle(tmp_path / made / "raspberry-pi").manifest for made in ("fp32", precision)]
+    whole, small = (m.files[m.artefacts[0].path].size_bytes for m in bundles)
+    steps = {step.step: step for step in bundles[1].steps}
+    changed = steps["round-weights" if precision == "fp16" else "quantize-weights"]
+
+    assert bundles[1].calibration is None
+    assert bundles[1].golden_source == "synthetic"
+    assert small < SMALLER[precision] * whole
+    assert changed.limit is None
+    assert 0 < changed.max_difference < 0.05
+    if precision == "int8-dynamic":
+        assert steps["lower"].against == "the graph that is quantized as it runs"
+    else:
+        assert steps["lower"].limit == STEP_LIMIT
+        assert steps["lower"].max_difference < 1e-5
 
 
 def test_int8_bundles_carry_what_the_device_builds_from(digits: Digits) -> None:

@@ -18,6 +18,8 @@ from edgecls.workflows.drift import DriftOptions, drift
 from edgecls.workflows.export import ExportOptions, export
 
 if TYPE_CHECKING:
+    from edgecls.core.values import Precision
+
     from ..conftest import Command
 
 LITE0 = "timm:tf_efficientnet_lite0"
@@ -93,6 +95,49 @@ def test_lite0_is_small_and_whole(lite0: Path) -> None:
     assert manifest.synsets is not None
     steps = {step.step: step.max_difference for step in manifest.steps}
     assert steps["torch-to-onnx"] < 1e-5
+
+
+PREPROCESS = """
+[preprocess]
+resize = 256
+crop = 224
+interpolation = "bicubic"
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "megabytes", "agreement"),
+    [("fp16", 9.5, 99.5), ("int8-weights", 5.1, 97.5), ("int8-dynamic", 5.1, 97.0)],
+)
+def test_lite0_without_calibration(
+    lite0: Path,
+    photos: tuple[Path, Path],
+    tmp_path: Path,
+    precision: Precision,
+    megabytes: float,
+    agreement: float,
+) -> None:
+    source = lite0 / "graphs" / "float.onnx"
+    (tmp_path / "p.toml").write_text(PREPROCESS)
+    export(
+        ExportOptions(
+            source=str(source), targets=("raspberry-pi",), precision=precision,
+            preprocess=str(tmp_path / "p.toml"), out=tmp_path,
+        ),
+        Quiet(),
+    )  # fmt: skip
+    bundle = Bundle(tmp_path / "raspberry-pi")
+    assert bundle.manifest.preprocess == Bundle(lite0 / "raspberry-pi").manifest.preprocess
+    report = drift(
+        load(bundle), DriftOptions(reference=str(source), data=photos[1]), Quiet()
+    )  # fmt: skip
+
+    assert bundle.manifest.files[f"model.{precision}.tflite"].size_bytes < megabytes * 1e6
+    assert report.metrics.images == 400
+    assert report.metrics.agreement >= agreement
 
 
 @pytest.mark.slow
