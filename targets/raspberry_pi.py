@@ -19,7 +19,7 @@ TARGET: Final = Target(
     tolerances={
         # Measured: int8 CNNs are bit-identical on x86-64 and arm64, a ViT within 8 steps of 256.
         "int8": Tolerance(logits=0.07, source="8 of 256 steps over a range with two signs"),
-        # Measured on EfficientNet-Lite0: 0.004 between x86-64 and an emulated Cortex-A72 or A76,
+        # Measured on EfficientNet-Lite0: 0.005 between x86-64 and an emulated Cortex-A72 or A76,
         # 0.022 between kernels that take the range of a pixel and those that take an image's.
         "int8-dynamic": Tolerance(logits=0.05, source="kernels take ranges over different parts"),
         # As fp32 from weights that are stored smaller; 8e-7 was measured on both cores.

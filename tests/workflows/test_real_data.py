@@ -114,6 +114,7 @@ std = [0.5, 0.5, 0.5]
 )
 def test_lite0_without_calibration(
     lite0: Path,
+    edgecls_data: Path,
     photos: tuple[Path, Path],
     tmp_path: Path,
     precision: Precision,
@@ -125,7 +126,8 @@ def test_lite0_without_calibration(
     export(
         ExportOptions(
             source=str(source), targets=("raspberry-pi",), precision=precision,
-            preprocess=str(tmp_path / "p.toml"), out=tmp_path,
+            preprocess=str(tmp_path / "p.toml"), labels=edgecls_data / "imagenet_classes.json",
+            out=tmp_path,
         ),
         Quiet(),
     )  # fmt: skip
