@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..core.values import PRECISIONS
+from ..core.values import CALIBRATED, PRECISIONS
 from .config import config_option
 from .options import workstation
 
@@ -24,7 +24,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--weights", type=_FILE, help="A checkpoint: .pth, .pt, .th or .safetensors.")
 @click.option(
     "--calib", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of images for int8, flat or by class.",
+    help="A folder of images for int8 and int16x8, flat or by class.",
 )  # fmt: skip
 @click.option("--calib-images", type=click.IntRange(1), default=100, show_default=True)
 @click.option(
@@ -112,7 +112,7 @@ def _print(result: ExportResult) -> None:
                 str(bundle.path) if index == 0 else "",
                 artefact.path,
                 human_bytes(bundle.manifest.files[artefact.path].size_bytes),
-                f"{artefact.quantized} of {total}" if artefact.precision == "int8" else "",
+                f"{artefact.quantized} of {total}" if artefact.precision in CALIBRATED else "",
             )
     out.print(table)
     steps = {step.step: step for bundle in result.bundles for step in bundle.manifest.steps}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ..core.values import CALIBRATED
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -59,7 +61,7 @@ def command(bundle: Path, as_json: bool) -> None:
             human_bytes(manifest.files[artefact.path].size_bytes),
             f"{_shape(artefact.input.shape)} {artefact.input.dtype}",
             f"{_shape(artefact.output.shape)} {artefact.output.dtype}",
-            f"{artefact.quantized} of {total}" if artefact.precision == "int8" else "",
+            f"{artefact.quantized} of {total}" if artefact.precision in CALIBRATED else "",
         )
     out.print()
     out.print(files)

@@ -14,7 +14,7 @@ from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
-from ..core.values import Logits, Precision, QuantScheme, StepCheck, TensorSpec
+from ..core.values import CALIBRATED, Logits, Precision, QuantScheme, StepCheck, TensorSpec
 from ..export.passes import for_one_image
 from ..export.passes.to_float16 import to_float16
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
@@ -82,7 +82,8 @@ class ArtefactBuilder:
             UnsupportedOperatorError: The target's format lacks an operator.
         """
         if target.ships == "tflite":
-            built, steps = self._once(f"tflite-{precision}-{target.scheme}", target, precision)
+            scheme = target.scheme_for(precision)
+            built, steps = self._once(f"tflite-{precision}-{scheme}", target, precision)
             return (built,), steps
         primary, steps = self._once(f"onnx-{precision}-{target.scheme}", target, precision)
         all_built = [primary]
@@ -115,7 +116,8 @@ class ArtefactBuilder:
             model = for_one_image(model)
         with self.stages.stage("quantize"):
             quantized = place_qdq(model, self.table, scheme)
-        self.graphs[f"qdq.{scheme.placement}.{scheme.activations}"] = quantized.model
+        name = f"qdq.{scheme.placement}.{scheme.activations}"
+        self.graphs[name + ".int16" * (scheme.activation_bits == 16)] = quantized.model
         return quantized
 
     def _onnx(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
@@ -128,7 +130,7 @@ class ArtefactBuilder:
             expected_q = self._simulate(model, "int8")
             steps += self._quantize_step(expected_q)
             against, expected = "the Q/DQ graph over float32", expected_q
-            limit = _int8_limit(target, steps)
+            limit = _quantized_limit(target, precision, steps)
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
         if target.base_precision == "fp16" and precision != "fp32" and not self.graph.quantized:
             with self.stages.stage("cast to FP16"):
@@ -156,12 +158,12 @@ class ArtefactBuilder:
         model, against, expected, limit = (
             self.graph.model, "the float graph", self.reference, STEP_LIMIT,
         )  # fmt: skip
-        if precision == "int8":
-            model = self._quantized(target.scheme).model
-            simulated = self._simulate(model, "int8")
+        if precision in CALIBRATED:
+            model = self._quantized(target.scheme_for(precision)).model
+            simulated = self._simulate(model, precision)
             steps += self._quantize_step(simulated)
             against, expected = "the simulation of the Q/DQ graph", simulated
-            limit = _int8_limit(target, steps)
+            limit = _quantized_limit(target, precision, steps)
         with self.stages.stage("lower to TFLite"):
             lowered: TfliteModel = lower(model)
             try_in_subprocess(lowered.data)
@@ -209,7 +211,7 @@ class ArtefactBuilder:
         return self._engines[path]
 
 
-def _int8_limit(target: Target, steps: list[StepCheck]) -> float:
+def _quantized_limit(target: Target, precision: Precision, steps: list[StepCheck]) -> float:
     """Return how far two honest runs of one Q/DQ graph may differ.
 
     They round one code in a thousand differently in each layer (measured), and a deep network
@@ -217,7 +219,7 @@ def _int8_limit(target: Target, steps: list[StepCheck]) -> float:
     allowed: two runs that are each as far from the float graph lie no further apart.
     """
     noise = max((step.max_difference for step in steps if step.step == "quantize"), default=0.0)
-    return max(target.tolerances["int8"].logits, 2 * noise)
+    return max(target.tolerances[precision].logits, 2 * noise)
 
 
 def _engine_artefact(primary: Built, engine: bytes) -> Built:

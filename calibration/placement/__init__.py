@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ...core.errors import CalibrationError, GraphError
 from ...core.ranges import RangeTable
-from ...core.values import QuantScheme
+from ...core.values import INT16_OPSET, QuantScheme
 from .full import place_full
 from .fused import place_fused
 from .qdq import Qdq, constant
@@ -31,7 +31,7 @@ class QuantizedGraph:
 
     Attributes:
         model: The graph; ONNX Runtime runs it as its target's simulation.
-        quantized: How many convolutions and matrix products read int8 on both sides.
+        quantized: How many convolutions and matrix products read codes on both sides.
         left_float: Names of those that do not.
     """
 
@@ -51,6 +51,8 @@ def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) ->
     _PLACEMENTS[scheme.placement](graph_model, qdq)
     graph_model.graph.sort()
     _drop_unused(graph_model.graph)
+    if scheme.activation_bits == 16:
+        graph_model.opset_imports[""] = max(INT16_OPSET, graph_model.opset_imports[""])
     proto = ir.to_proto(graph_model)
     try:
         onnx.checker.check_model(proto, full_check=True)
