@@ -46,7 +46,7 @@ class Quant:
 
 
 LOGISTIC: Final = {8: Quant(1 / 256, -128), 16: Quant(1 / 32768, 0, 16)}
-"""By width, the only parameters that TFLite's LOGISTIC and SOFTMAX give."""
+"""By width, the only parameters that TFLite's LOGISTIC and (in 8 bits) SOFTMAX give."""
 
 TANH: Final = {8: Quant(1 / 128, 0), 16: Quant(1 / 32768, 0, 16)}
 """By width, the only parameters that TFLite's TANH gives."""

@@ -145,9 +145,9 @@ def fit_bias(
     worst = int(error.argmax())
     if error[worst] > _COARSE_ERROR:
         raise OverflowError(
-            f"the bias {bias[worst]:.6g} of channel {worst} does not fit {np.dtype(dtype).name} in "
-            f"steps of {fitted[worst] * source.scale:.3g}, input scale times weight scale; quantize "
-            "the small weights of this channel with a larger scale"
+            f"the bias {bias[worst]:.6g} of channel {worst} does not fit {np.dtype(dtype)} in "
+            f"steps of {fitted[worst] * source.scale:.3g}, input scale times weight scale; "
+            "quantize the small weights of this channel with a larger scale"
         )
     fitted = (fitted * factor).astype(np.float32)
     if (fitted == scales).all():

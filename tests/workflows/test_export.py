@@ -16,6 +16,7 @@ import pytest
 from edgecls.bundle import Bundle
 from edgecls.core.errors import UsageError
 from edgecls.core.progress import Quiet
+from edgecls.core.values import CALIBRATED
 from edgecls.runtimes import load
 from edgecls.targets import TARGETS
 from edgecls.workflows.export import ExportOptions, export
@@ -58,7 +59,7 @@ def test_every_target_and_precision(
     assert manifest.precision == manifest.artefacts[0].precision == precision
     assert manifest.artefacts[0].format == TARGETS[target].ships
     assert manifest.artefacts[0].left_float == ()
-    assert (manifest.artefacts[0].quantized > 0) == (precision == "int8")
+    assert (manifest.artefacts[0].quantized > 0) == (precision in CALIBRATED)
     assert len(manifest.golden) >= 4
     assert manifest.golden_source == "calibration"
     assert all(step.limit is None or step.max_difference <= step.limit for step in manifest.steps)

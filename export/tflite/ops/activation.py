@@ -18,6 +18,7 @@ from ..nodes import attribute, shape_of, unsupported
 from ..quantization import LOGISTIC, Quant
 from ..steps import apply, finish, fixed, unquantized
 from ..versions import has_kernel
+from .elementwise import number_quant
 
 _CODES: Final = {
     int(Activation.RELU): Op.RELU,
@@ -204,8 +205,9 @@ def _softplus(ctx: Lowering, form: Form) -> Form:
 
 
 def number(ctx: Lowering, value: float, quant: Quant | None) -> int:
-    """Write one positive number, of the width of ``quant``; as a code it is its own scale."""
-    if quant is not None:
-        own = Quant(float(np.float32(value)), 0, quant.bits)
-        return ctx.writer.constant("number", np.asarray([1], own.dtype), own)
-    return ctx.writer.constant("number", np.asarray([value], np.float32))
+    """Write one positive number, as float or as a code of the width of ``quant``."""
+    array = np.asarray([value], np.float32)
+    if quant is None:
+        return ctx.writer.constant("number", array)
+    own = number_quant(float(array[0]), quant.bits)
+    return ctx.writer.constant("number", own.codes(array), own)

@@ -37,6 +37,10 @@ class Binary:
     int8: bool
 
 
+# The kernel of a 16-bit addition widens its operands by 15 bits, and aborts the process where it
+# would have to widen the sum as well.
+_COARSEST: Final = 2.0**14
+
 ADD: Final = Binary(Op.ADD, schema.AddOptionsT, fuses=True, int8=True)
 SUB: Final = Binary(Op.SUB, schema.SubOptionsT, fuses=True, int8=True)
 MUL: Final = Binary(Op.MUL, schema.MulOptionsT, fuses=True, int8=True)
@@ -122,10 +126,14 @@ def constant_codes(value: ir.Value, array: NDArray[Any], bits: int) -> Codes | N
     if array.size != 1 or not np.isfinite(array).all():
         return None
     number = float(array.flat[0])
-    # The number is its own scale, so that its code is 1, -1, or 0 for zero.
-    scale = float(np.float32(abs(number))) or 1.0
-    own = Quant(scale, 0, bits)
-    return Codes(np.full(array.shape, np.sign(number), own.dtype), own)
+    own = number_quant(number, bits)
+    return Codes(own.codes(array.astype(np.float32)), own)
+
+
+def number_quant(number: float, bits: int) -> Quant:
+    """Return parameters in which a number is exactly a code: 1 in 8 bits, 2**14 in 16, or 0."""
+    code = 1 if bits == 8 else 1 << 14
+    return Quant(float(np.float32(abs(number) / code)) or 1.0, 0, bits)
 
 
 def _quantized(node: ir.Node) -> Codes | None:
@@ -139,13 +147,19 @@ def _quantized(node: ir.Node) -> Codes | None:
 def _on_codes(ctx: Lowering, node: ir.Node, code: int, quant: Quant) -> bool:
     """Say whether every operand has codes of the output's width, at least one of them computed."""
     computed = False
+    coarsest = 0.0
     for value in node.inputs:
+        assert value is not None
         array = ctx.constant(value)
-        if array is not None and value is not None:
-            if constant_codes(value, array, quant.bits) is None:
-                return False
-        elif not has_kernel(code, quant, ctx.form(value).quant):
-            return False
+        if array is not None:
+            codes = constant_codes(value, array, quant.bits)
+            own = None if codes is None else codes.quant
         else:
+            own = ctx.form(value).quant
             computed = True
+        if own is None or not has_kernel(code, quant, own):
+            return False
+        coarsest = max(coarsest, own.scale)
+    if quant.bits == 16 and code in (Op.ADD, Op.SUB):
+        return computed and coarsest < _COARSEST * quant.scale
     return computed

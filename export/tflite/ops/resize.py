@@ -57,8 +57,8 @@ def resize(ctx: Lowering, node: ir.Node) -> None:
             "use bilinear, or nearest by a whole factor",
         )
     form = ctx.form(source)
+    quant = form.quant
     if mode == "linear":
-        quant = form.quant
         # It computes: what nobody quantizes is not rounded either.
         quant = quant if ctx.wanted(output) is not None else None
         ctx.count(node, int8=quant is not None)

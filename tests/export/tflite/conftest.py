@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from edgecls.core.values import relative_difference
 from edgecls.export.tflite import TfliteModel, lower
 
-# Per operator, what TFLite asks of an int8 output; in 16 bits it is 1/32768 for each.
+# Per operator, what TFLite asks of an int8 output; of an int16 one it is 1/32768 and 0.
 FIXED = {"Sigmoid": (1 / 256, -128), "Softmax": (1 / 256, -128), "Tanh": (1 / 128, 0)}
 SAME = {
     "AveragePool", "DepthToSpace", "Expand", "Flatten", "Gather", "MaxPool", "Pad", "ReduceMax",
