@@ -64,14 +64,14 @@ def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) ->
 def adopt_qdq(model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
     """Take a graph with Q/DQ of its own for a scheme, its scales as they are.
 
-    For a symmetric scheme biases in int32 become the float32 that they stand for: TensorRT's
-    parser refuses them.
+    For TensorRT, whose placement is the fused one, biases in int32 become the float32 that they
+    stand for: its parser refuses them.
 
     Raises:
-        GraphError: The scheme is symmetric and a zero point is not 0.
+        GraphError: It is for TensorRT and a zero point is not 0.
     """
     graph_model = ir.from_proto(model)
-    if scheme.activations == "symmetric":
+    if scheme.placement == "fused":
         for node in list(graph_model.graph):
             if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
                 _make_symmetric(graph_model.graph, node)

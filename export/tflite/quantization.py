@@ -102,11 +102,12 @@ def parameters(node: ir.Node) -> Quant:
         )
     quant = Quant(float(scale.ravel()[0]), int(shifted.ravel()[0]), 8 * shifted.itemsize)
     if quant.bits == 16 and quant.zero_point:
+        found = int(zero_point.ravel()[0])
         raise unsupported(
             node,
-            f"its {zero_point.dtype} zero point is {zero_point.ravel()[0]}, and TFLite's 16-bit "
-            "activations are symmetric",
-            f"quantize them symmetrically (zero point {zero_point.ravel()[0] - quant.zero_point})",
+            f"its {zero_point.dtype} zero point is {found}, and TFLite's 16-bit activations are "
+            "symmetric",
+            f"quantize them symmetrically (zero point {found - quant.zero_point})",
         )
     return quant
 
