@@ -2,7 +2,8 @@
 
 Scales of weights and of symmetric activations are rounded up to numbers that FP16 represents: a
 graph over FP16 then carries the very scales that its float32 simulation has. It costs at most 0.1 %
-of a step. An asymmetric scheme never runs over FP16 and keeps the scale that its range gives.
+of a step. An asymmetric scheme, and one of 16 bits, never runs over FP16 and keeps the scale that
+its range gives.
 """
 
 from __future__ import annotations
@@ -28,16 +29,23 @@ _SMALLEST_SHARE: Final = 2.0**-20
 
 @dataclass(frozen=True, slots=True)
 class QuantParams:
-    """real = (code - zero_point) * scale, codes -128..127."""
+    """real = (code - zero_point) * scale, codes -128..127, or -32768..32767 in 16 bits."""
 
     scale: float
     zero_point: int
 
 
 def activation_params(interval: Range, scheme: QuantScheme) -> QuantParams:
-    """Return the parameters of a tensor whose values lie in ``interval``; 0 is always a code."""
+    """Return the parameters of a tensor whose values lie in ``interval``; 0 is always a code.
+
+    Raises:
+        CalibrationError: It needs a scale beyond FP16's largest number.
+    """
+    largest = max(abs(interval.lo), abs(interval.hi))
+    if scheme.activation_bits == 16:
+        return QuantParams(float(np.float32(max(largest / 32767, SMALLEST_SCALE))), 0)
     if scheme.activations == "symmetric":
-        return QuantParams(float(half_scale(max(abs(interval.lo), abs(interval.hi)) / 127)), 0)
+        return QuantParams(float(half_scale(largest / 127)), 0)
     lo, hi = min(interval.lo, 0.0), max(interval.hi, 0.0)
     if lo == hi:
         return QuantParams(SMALLEST_SCALE, -128)

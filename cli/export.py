@@ -24,7 +24,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--weights", type=_FILE, help="A checkpoint: .pth, .pt, .th or .safetensors.")
 @click.option(
     "--calib", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of images for int8, flat or by class.",
+    help="A folder of images for int8 and int16x8, flat or by class.",
 )  # fmt: skip
 @click.option("--calib-images", type=click.IntRange(1), default=100, show_default=True)
 @click.option(

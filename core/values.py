@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -29,7 +29,13 @@ Precision = Literal["int8", "int16x8", "int8-dynamic", "int8-weights", "fp16", "
 
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
+CALIBRATED: Final[frozenset[Precision]] = frozenset({"int8", "int16x8"})
+"""The precisions whose activations have scales of their own: those that need images."""
+
 ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx"]
+
+INT16_OPSET: Final = 21
+"""The first ONNX opset whose QuantizeLinear takes 16 bits."""
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,10 +77,22 @@ class QuantScheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "asymmetric" has a zero point of its own.
         placement: "fused" puts Q/DQ where TensorRT fuses them (inputs of convolutions and matrix
             products, the skip branch of a residual addition); "full" on every activation.
+        activation_bits: 8 or 16, the latter only where they are symmetric.
     """
 
     activations: Literal["symmetric", "asymmetric"]
     placement: Literal["fused", "full"]
+    activation_bits: Literal[8, 16] = 8
+
+    def __post_init__(self) -> None:
+        """Refuse a scheme that no runtime has."""
+        if self.activation_bits == 16 and self.activations != "symmetric":
+            raise ValueError("16-bit activations are symmetric")
+
+    @property
+    def activation_dtype(self) -> np.dtype[np.signedinteger[Any]]:
+        """The type of an activation's codes."""
+        return np.dtype(f"int{self.activation_bits}")
 
 
 def relative_difference(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:

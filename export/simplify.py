@@ -7,17 +7,21 @@ import onnxsim
 from onnx import version_converter
 
 from ..core.errors import GraphError
+from ..core.values import INT16_OPSET
+from .qdq import activation_bits, standard_qdq
 from .torch_onnx import OPSET
 
 OLDEST_OPSET = 9
 
 
 def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph at the project's opset.
+    """Return the graph at the project's opset, or at the one from which 16-bit Q/DQ exists.
 
     Raises:
         GraphError: It uses operators of another domain, or cannot be converted.
     """
+    model = standard_qdq(model)
+    wanted = INT16_OPSET if activation_bits(model) == 16 else OPSET
     versions = {entry.domain: entry.version for entry in model.opset_import}
     used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     if used:
@@ -29,15 +33,15 @@ def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             "without a runtime's optimisations"
         )
     version = versions.get("", versions.get("ai.onnx", 0))
-    if version == OPSET:
+    if version == wanted:
         return model
     if version < OLDEST_OPSET:
-        raise GraphError(f"opset {version} is too old; export the model at opset {OPSET}")
+        raise GraphError(f"opset {version} is too old; export the model at opset {wanted}")
     try:
-        return version_converter.convert_version(model, OPSET)
+        return version_converter.convert_version(model, wanted)
     except (RuntimeError, ValueError) as error:
         raise GraphError(
-            f"opset {version} cannot be converted to {OPSET}: {error}; export it at opset {OPSET}"
+            f"opset {version} cannot be converted to {wanted}: {error}; export it at opset {wanted}"
         ) from error
 
 

@@ -18,7 +18,7 @@ from ..targets.target import BackendName
 Batch = NDArray[Any]
 """Images or outputs in the dtype and layout of the file that runs."""
 
-_INPUT_DTYPES: Final = ("float32", "float16", "int8", "uint8")
+_INPUT_DTYPES: Final = ("float32", "float16", "int8", "uint8", "int16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

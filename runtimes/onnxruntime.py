@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.errors import BackendUnavailableError, BundleError, MissingPackageError
 from ..core.preprocess import Preprocess
+from ..core.values import CALIBRATED
 from ..targets.target import BackendName
 from .backend import Backend, Batch, NativeTensor, Options
 
@@ -41,7 +42,8 @@ class OnnxRuntimeBackend(Backend):
         settings.log_severity_level = 3
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        if options.precision == "int8":
+        as_written = options.precision in CALIBRATED
+        if as_written:
             # Fused int8 kernels saturate on CPUs without VNNI, and round elsewhere than Q/DQ says.
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers = [_CUDA, _CPU] if name == "onnxruntime-cuda" else [_CPU]
@@ -69,7 +71,7 @@ class OnnxRuntimeBackend(Backend):
         self.description = {
             "library": f"onnxruntime {version}",
             "provider": used[0],
-            "optimised": "no: Q/DQ as written" if options.precision == "int8" else "yes",
+            "optimised": "no: Q/DQ as written" if as_written else "yes",
         }
 
     @classmethod

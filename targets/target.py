@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from ..core.values import ArtefactFormat, Precision, QuantScheme
 
 BackendName = Literal[
@@ -42,7 +44,7 @@ class Target:
         precisions: What it can run, the preferred first.
         backends: What may run its bundles, the preferred first; the first that is installed runs.
         simulators: What can run its bundles elsewhere: only when asked for by name.
-        scheme: How it quantizes.
+        scheme: How it quantizes to int8.
         tolerances: By precision.
         base_precision: What runs where int8 does not: FP16 under Q/DQ, or float32.
         engine: Whether a TensorRT engine can be built for it on the machine that exports.
@@ -58,3 +60,9 @@ class Target:
     tolerances: dict[Precision, Tolerance]
     base_precision: Precision = "fp32"
     engine: bool = False
+
+    def scheme_for(self, precision: Precision) -> QuantScheme:
+        """Return how the target quantizes for a calibrated precision."""
+        if precision == "int16x8":
+            return msgspec.structs.replace(self.scheme, activations="symmetric", activation_bits=16)
+        return self.scheme

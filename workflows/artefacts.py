@@ -14,7 +14,7 @@ from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
-from ..core.values import Logits, Precision, QuantScheme, StepCheck, TensorSpec
+from ..core.values import CALIBRATED, Logits, Precision, QuantScheme, StepCheck, TensorSpec
 from ..export.passes import for_one_image
 from ..export.passes.to_float16 import to_float16
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
@@ -83,7 +83,8 @@ class ArtefactBuilder:
             UnsupportedOperatorError: The target's format lacks an operator.
         """
         if target.ships == "tflite":
-            built, steps = self._once(f"tflite-{precision}-{target.scheme}", target, precision)
+            scheme = target.scheme_for(precision)
+            built, steps = self._once(f"tflite-{precision}-{scheme}", target, precision)
             return (built,), steps
         primary, steps = self._once(f"onnx-{precision}-{target.scheme}", target, precision)
         all_built = [primary]
@@ -116,7 +117,8 @@ class ArtefactBuilder:
             model = for_one_image(model)
         with self.stages.stage("quantize"):
             quantized = place_qdq(model, self.table, scheme)
-        self.graphs[f"qdq.{scheme.placement}.{scheme.activations}"] = quantized.model
+        name = f"qdq.{scheme.placement}.{scheme.activations}"
+        self.graphs[name + ".int16" * (scheme.activation_bits == 16)] = quantized.model
         return quantized
 
     def _onnx(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
@@ -157,9 +159,9 @@ class ArtefactBuilder:
         model, against, expected, limit = (
             self.graph.model, "the float graph", self.reference, STEP_LIMIT,
         )  # fmt: skip
-        if precision == "int8":
-            model = self._quantized(target.scheme).model
-            simulated = self._simulate(model, "int8")
+        if precision in CALIBRATED:
+            model = self._quantized(target.scheme_for(precision)).model
+            simulated = self._simulate(model, precision)
             steps += self._quantize_step(simulated)
             against, expected = "the simulation of the Q/DQ graph", simulated
             limit = _noise_limit(target, precision, steps)

@@ -18,16 +18,17 @@ from ..core.files import sha256_bytes, write_atomic
 from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
 from ..core.ranges import CalibrationMethod, RangeTable
-from ..core.values import Precision, StepCheck
+from ..core.values import CALIBRATED, Precision, StepCheck
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
 from ..data.labels import read_labels
+from ..export.qdq import activation_bits
 from ..models import LoadedModel, load_model
 from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target, get_target
 from .artefacts import ArtefactBuilder, Built
 from .calibrate import calibrate
-from .graph import checked_graph, resolve_input, run_onnx
+from .graph import CheckedGraph, checked_graph, resolve_input, run_onnx
 from .phone import phone_form
 from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
@@ -134,12 +135,11 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     table: RangeTable | None = None
     fingerprint: Fingerprint | None = None
     if graph.quantized:
-        if precision != "int8":
-            raise UsageError(f"{options.source} is quantized: it can only be exported as int8")
+        precision = _own_precision(options, graph, targets)
         progress.note(f"{options.source} has Q/DQ of its own: its scales are kept")
     else:
         _require_images(options, targets, precision)
-    if precision == "int8" and not graph.quantized:
+    if precision in CALIBRATED and not graph.quantized:
         with stages.stage("calibrate"):
             table, fingerprint = calibrate(
                 graph.model,
@@ -207,11 +207,7 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
     targets = tuple(get_target(name) for name in dict.fromkeys(options.targets))
     if not targets:
         raise UsageError("no target; give --target at least once")
-    for target in targets:
-        if precision not in target.precisions:
-            raise UsageError(
-                f"{target.name} does not run {precision}; it runs: {', '.join(target.precisions)}"
-            )
+    _check_precision(targets, precision)
     if not options.source.endswith(".onnx"):
         _require_images(options, targets, precision)
     if options.phone and all(target.ships != "tflite" for target in targets):
@@ -221,14 +217,33 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
     return targets, precision
 
 
+def _check_precision(targets: tuple[Target, ...], precision: Precision) -> None:
+    for target in targets:
+        if precision not in target.precisions:
+            raise UsageError(
+                f"{target.name} does not run {precision}; it runs: {', '.join(target.precisions)}"
+            )
+
+
+def _own_precision(
+    options: ExportOptions, graph: CheckedGraph, targets: tuple[Target, ...]
+) -> Precision:
+    """Return the precision that a graph came with; raise UsageError where it is not wanted."""
+    precision: Precision = "int16x8" if activation_bits(graph.model) == 16 else "int8"
+    if options.precision not in (None, precision):
+        raise UsageError(f"{options.source} is quantized: it can only be exported as {precision}")
+    _check_precision(targets, precision)
+    return precision
+
+
 def _require_images(
     options: ExportOptions, targets: tuple[Target, ...], precision: Precision
 ) -> None:
     """Raise UsageError where a float model would be quantized without images."""
-    if precision == "int8" and options.calib is None:
+    if precision in CALIBRATED and options.calib is None:
         raise UsageError(
-            "int8 needs images to calibrate with: give --calib DIR, or --precision "
-            + " or ".join(p for p in targets[0].precisions if p != "int8")
+            f"{precision} needs images to calibrate with: give --calib DIR, or --precision "
+            + " or ".join(p for p in targets[0].precisions if p not in CALIBRATED)
         )
 
 

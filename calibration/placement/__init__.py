@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ...core.errors import CalibrationError, GraphError
 from ...core.ranges import RangeTable
-from ...core.values import QuantScheme
+from ...core.values import INT16_OPSET, QuantScheme
 from .full import place_full
 from .fused import place_fused
 from .qdq import Qdq, constant, drop_unused
@@ -32,7 +32,7 @@ class QuantizedGraph:
 
     Attributes:
         model: The graph; ONNX Runtime runs it as its target's simulation.
-        quantized: How many convolutions and matrix products read int8 on both sides.
+        quantized: How many convolutions and matrix products read codes on both sides.
         left_float: Names of those that do not.
     """
 
@@ -52,6 +52,8 @@ def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) ->
     _PLACEMENTS[scheme.placement](graph_model, qdq)
     graph_model.graph.sort()
     drop_unused(graph_model.graph)
+    if scheme.activation_bits == 16:
+        graph_model.opset_imports[""] = max(INT16_OPSET, graph_model.opset_imports[""])
     proto = ir.to_proto(graph_model)
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -63,14 +65,14 @@ def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) ->
 def adopt_qdq(model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
     """Take a graph with Q/DQ of its own for a scheme, its scales as they are.
 
-    For a symmetric scheme biases in int32 become the float32 that they stand for: TensorRT's
-    parser refuses them.
+    For TensorRT, whose placement is the fused one, biases in int32 become the float32 that they
+    stand for: its parser refuses them.
 
     Raises:
-        GraphError: The scheme is symmetric and a zero point is not 0.
+        GraphError: It is for TensorRT and a zero point is not 0.
     """
     graph_model = ir.from_proto(model)
-    if scheme.activations == "symmetric":
+    if scheme.placement == "fused":
         for node in list(graph_model.graph):
             if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
                 _make_symmetric(graph_model.graph, node)

@@ -1,4 +1,4 @@
-"""The full placement, for a runtime whose every tensor is int8 (TFLite).
+"""The full placement, for a runtime whose every tensor is int8 or int16 (TFLite).
 
 Source of the fixed and shared parameters: https://ai.google.dev/edge/litert/models/quantization_spec
 """
@@ -26,10 +26,15 @@ SAME_PARAMS: Final = frozenset(
     }
 )  # fmt: skip
 
+# By the codes' width; a symmetric scheme of 8 bits is of no runtime that fixes them. A 16-bit
+# Softmax is computed in float32.
 FIXED_OUTPUTS: Final = {
-    "Sigmoid": QuantParams(1 / 256, -128),
-    "Softmax": QuantParams(1 / 256, -128),
-    "Tanh": QuantParams(1 / 128, 0),
+    8: {
+        "Sigmoid": QuantParams(1 / 256, -128),
+        "Softmax": QuantParams(1 / 256, -128),
+        "Tanh": QuantParams(1 / 128, 0),
+    },
+    16: {"Sigmoid": QuantParams(1 / 32768, 0), "Tanh": QuantParams(1 / 32768, 0)},
 }
 
 # Operators whose constant operand is a tensor like any other.
@@ -93,14 +98,16 @@ def _all_params(
     nodes: list[ir.Node], values: list[ir.Value], qdq: Qdq
 ) -> dict[ir.Value | None, QuantParams]:
     params: dict[ir.Value | None, QuantParams] = {}
+    bits = qdq.scheme.activation_bits
+    fixed = FIXED_OUTPUTS[bits] if bits == 16 or qdq.scheme.activations == "asymmetric" else {}
     for value in values:
         producer = value.producer()
         operator = producer.op_type if producer is not None else ""
         source = producer.inputs[0] if producer is not None and producer.inputs else None
         if operator in SAME_PARAMS and source in params:
             params[value] = params[source]
-        elif operator in FIXED_OUTPUTS and qdq.scheme.activations == "asymmetric":
-            params[value] = FIXED_OUTPUTS[operator]
+        elif operator in fixed:
+            params[value] = fixed[operator]
         else:
             params[value] = qdq.params(value)
     # What only a concatenation reads is made at the concatenation's scale in the first place;
@@ -118,7 +125,7 @@ def _can_take(value: ir.Value | None) -> bool:
     if value is None or len(value.uses()) != 1 or value.is_graph_output():
         return False
     producer = value.producer()
-    return producer is not None and producer.op_type not in SAME_PARAMS | set(FIXED_OUTPUTS)
+    return producer is not None and producer.op_type not in SAME_PARAMS | set(FIXED_OUTPUTS[8])
 
 
 def _taken_into_next(value: ir.Value) -> bool:

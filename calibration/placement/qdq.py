@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -111,12 +112,14 @@ class Qdq:
         assert values is not None
         interval = Range(float(values.min()), float(values.max()))
         params = activation_params(interval, self.scheme)
-        codes = np.clip(np.rint(values / params.scale) + params.zero_point, -128, 127)
+        dtype = self.scheme.activation_dtype
+        limits = np.iinfo(dtype)
+        codes = np.rint(values / params.scale) + params.zero_point
         end = self._dequantize(
             f"{value.name}_{node.name}",
-            codes.astype(np.int8),
+            np.clip(codes, limits.min, limits.max).astype(dtype),
             np.asarray(params.scale, np.float32),
-            np.asarray(params.zero_point, np.int8),
+            np.asarray(params.zero_point, dtype),
             None,
         )
         node.replace_input_with(index, end)
@@ -124,9 +127,10 @@ class Qdq:
     def _pair(
         self, value: ir.Value, params: QuantParams, name: str, before: ir.Node | None = None
     ) -> ir.Value:
-        scale = self._scalar(params.scale, np.float32)
-        zero_point = self._scalar(params.zero_point, np.int8)
-        codes = _value(f"{name}_quantized", ir.DataType.INT8, value.shape)
+        scale = self._scalar(params.scale, np.dtype(np.float32))
+        dtype = self.scheme.activation_dtype
+        zero_point = self._scalar(params.zero_point, dtype)
+        codes = _value(f"{name}_quantized", ir.DataType.from_numpy(dtype), value.shape)
         end = _value(name, ir.DataType.FLOAT, value.shape)
         quantize = ir.node(
             "QuantizeLinear", [value, scale, zero_point], outputs=[codes], name=f"{name}_quantize"
@@ -146,14 +150,14 @@ class Qdq:
     def _dequantize(
         self,
         name: str,
-        codes: NDArray[np.int8],
+        codes: NDArray[np.signedinteger[Any]],
         scales: NDArray[np.float32],
-        zero_points: NDArray[np.int8],
+        zero_points: NDArray[np.signedinteger[Any]],
         axis: int | None,
     ) -> ir.Value:
         end = _value(f"{name}_dequantized", ir.DataType.FLOAT, ir.Shape(codes.shape))
         inputs = [
-            self._register(f"{name}_int8", codes),
+            self._register(f"{name}_{codes.dtype.name}", codes),
             self._register(f"{name}_scale", scales),
             self._register(f"{name}_zero_point", zero_points),
         ]
@@ -164,8 +168,8 @@ class Qdq:
         self.graph.insert_before(next(iter(self.graph)), node)
         return end
 
-    def _scalar(self, number: float, dtype: type[np.generic]) -> ir.Value:
-        key = f"{np.dtype(dtype).name}_{number!r}"
+    def _scalar(self, number: float, dtype: np.dtype[Any]) -> ir.Value:
+        key = f"{dtype.name}_{number!r}"
         if key not in self._constants:
             self._constants[key] = self._register(key, np.asarray(number, dtype))
         return self._constants[key]

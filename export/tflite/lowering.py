@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .layout import Layout, Shape, plain, preferred, reshapable, reshaped, same_memory
 from .nodes import constant, node_name, shape_of, unsupported
 from .quantization import Quant, dequantized, parameters
+from .versions import has_kernel
 from .writer import ModelWriter
 
 FloatWeights = Literal["float32", "float16", "int8"]
@@ -37,7 +38,7 @@ class Form:
         tensor: Its index in the file.
         shape: The value's shape, without ``pads``.
         layout: How the tensor's axes are those of the value.
-        quant: Its parameters where it is int8; None for float32.
+        quant: Its parameters where it is int8 or int16; None for float32.
         pads: Zeros that surround it in the value and not yet in the tensor: a convolution takes
             them over, anything else makes them a PAD.
     """
@@ -134,7 +135,7 @@ class Lowering:
 
     def temporary(self, name: str, shape: Shape, layout: Layout, quant: Quant | None) -> Form:
         """Make a tensor that holds no value of the graph."""
-        dtype = np.float32 if quant is None else np.int8
+        dtype = np.dtype(np.float32) if quant is None else quant.dtype
         tensor = self.writer.activation(name, layout.tensor_shape(shape), dtype, quant)
         return Form(tensor, shape, layout, quant)
 
@@ -149,14 +150,21 @@ class Lowering:
         return found.pop() if len(found) == 1 else None
 
     def int8(
-        self, node: ir.Node, inputs: Sequence[ir.Value | None], output: ir.Value
+        self, node: ir.Node, code: int, inputs: Sequence[ir.Value | None], output: ir.Value
     ) -> Quant | None:
-        """Return the output's parameters where a computation can run in int8; count it."""
+        """Return the output's parameters where a computation can run on codes; count it."""
         wanted = self.wanted(output)
-        if any(self.form(value).quant is None for value in inputs):
+        if not has_kernel(code, wanted, *(self.form(value).quant for value in inputs)):
             wanted = None
         self.count(node, int8=wanted is not None)
         return wanted
+
+    def moved(self, node: ir.Node, code: int, form: Form) -> Form:
+        """Return what an operator that only moves values takes: codes if it can, else floats."""
+        if form.quant is None or has_kernel(code, form.quant):
+            return form
+        self.count(node, int8=False)
+        return self.convert(form, form.layout, None)
 
     def count(self, node: ir.Node, *, int8: bool) -> None:
         """Take a computation into the report."""
@@ -262,7 +270,7 @@ class Lowering:
     def _requantized(self, form: Form, quant: Quant | None) -> Form:
         key = (form, ("type", quant))
         if key not in self._conversions:
-            suffix = "float" if quant is None else "int8"
+            suffix = "float" if quant is None else quant.dtype.name
             name = f"{self.writer.tensors[form.tensor].name}_{suffix}"
             made = self.temporary(name, form.shape, form.layout, quant)
             if quant is None:

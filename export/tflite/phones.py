@@ -7,7 +7,7 @@ file takes the pixels and normalises them itself; what lies between is left as i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -23,13 +23,23 @@ from .writer import aligned_buffer, operator_code
 PIXELS: Final = "pixels"
 
 
+class _Versions(NamedTuple):
+    """The lowest versions of the operators from and to float32."""
+
+    quantize: int
+    dequantize: int
+
+
+_CODES: Final = {TensorType.INT8: _Versions(1, 2), TensorType.INT16: _Versions(2, 3)}
+
+
 def for_phones(tflite: bytes, preprocess: Preprocess) -> bytes:
     """Return the file with its preprocessing inside, apart from resize and crop.
 
     Args:
-        tflite: A classifier; its input and output are float32 or int8.
-        preprocess: Its colour order, scale, mean and std become operators, in float32; an int8
-            input is quantized from them with its own scale.
+        tflite: A classifier; its input and output are float32, int8 or int16.
+        preprocess: Its colour order, scale, mean and std become operators, in float32; a quantized
+            input is made from them with its own scale.
 
     Returns:
         A file whose input "pixels" is (1, H, W, C), uint8, RGB or grey codes 0..255 (a model that
@@ -42,10 +52,10 @@ def for_phones(tflite: bytes, preprocess: Preprocess) -> bytes:
     model = unpack(tflite)
     image, logits = ends(model)
     for tensor in (image, logits):
-        if tensor.type not in (TensorType.FLOAT32, TensorType.INT8):
+        if tensor.type != TensorType.FLOAT32 and tensor.type not in _CODES:
             raise GraphError(
-                f"expected {text(tensor.name)!r} to be float32 or int8, found the schema's type "
-                f"{tensor.type}; give the file as the lowering made it"
+                f"expected {text(tensor.name)!r} to be float32, int8 or int16, found the schema's "
+                f"type {tensor.type}; give the file as the lowering made it"
             )
     if int(image.shape[-1]) != preprocess.channels:
         raise GraphError(
@@ -54,7 +64,7 @@ def for_phones(tflite: bytes, preprocess: Preprocess) -> bytes:
         )
     editor = _Editor(model)
     _prepend(editor, image, preprocess)
-    if logits.type == TensorType.INT8:
+    if logits.type in _CODES:
         _append(editor, logits)
     return pack(model)
 
@@ -82,11 +92,17 @@ def _prepend(editor: _Editor, image: Any, preprocess: Preprocess) -> None:
     ]
     source = editor.source
     scaled = [centred, editor.floats("pixels_factor", factor)]
-    if image.type == TensorType.INT8:
+    if image.type in _CODES:
         normalised = editor.tensor("pixels_normalised", shape, TensorType.FLOAT32)
         front += [
             editor.operator(Op.MUL, scaled, normalised, schema.MulOptionsT()),
-            editor.operator(Op.QUANTIZE, [normalised], source, schema.QuantizeOptionsT()),
+            editor.operator(
+                Op.QUANTIZE,
+                [normalised],
+                source,
+                schema.QuantizeOptionsT(),
+                version=_CODES[image.type].quantize,
+            ),
         ]
     else:
         front.append(editor.operator(Op.MUL, scaled, source, schema.MulOptionsT()))
@@ -99,11 +115,12 @@ def _prepend(editor: _Editor, image: Any, preprocess: Preprocess) -> None:
 
 def _append(editor: _Editor, logits: Any) -> None:
     """Give the output in float32, under its name."""
-    codes, name = int(editor.graph.outputs[0]), editor.rename(logits, "_int8")
+    codes, name = int(editor.graph.outputs[0]), editor.rename(logits, "_codes")
     wide = editor.tensor(name, logits.shape, TensorType.FLOAT32)
-    # The schema's version 2 of DEQUANTIZE takes int8.
-    options = schema.DequantizeOptionsT()
-    editor.graph.operators.append(editor.operator(Op.DEQUANTIZE, [codes], wide, options, version=2))
+    options, version = schema.DequantizeOptionsT(), _CODES[logits.type].dequantize
+    editor.graph.operators.append(
+        editor.operator(Op.DEQUANTIZE, [codes], wide, options, version=version)
+    )
     editor.graph.outputs = np.asarray([wide], np.int32)
     for signature in editor.model.signatureDefs or []:
         signature.outputs[0].tensorIndex = wide

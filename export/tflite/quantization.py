@@ -17,27 +17,45 @@ Codes = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class Quant:
-    """One scale and zero point for a whole int8 tensor: value = scale * (code - zero_point).
+    """One scale and zero point for a whole tensor: value = scale * (code - zero_point).
 
     Attributes:
         scale: A float32, kept to the letter.
-        zero_point: -128..127.
+        zero_point: -128..127; 0 in 16 bits.
+        bits: 8 or 16, of a signed code.
     """
 
     scale: float
     zero_point: int
+    bits: int = 8
 
-    def codes(self, values: NDArray[np.float32]) -> NDArray[np.int8]:
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The codes' type: int8 or int16."""
+        return np.dtype(f"int{self.bits}")
+
+    @property
+    def lowest(self) -> int:
+        """The smallest code."""
+        return -(1 << (self.bits - 1))
+
+    def codes(self, values: NDArray[np.float32]) -> NDArray[Any]:
         """Return the codes of values, as QuantizeLinear rounds them."""
         steps: NDArray[np.float32] = np.rint(values / np.float32(self.scale)) + self.zero_point
-        return steps.clip(-128, 127).astype(np.int8)
+        return steps.clip(self.lowest, -self.lowest - 1).astype(self.dtype)
 
 
-LOGISTIC: Final = Quant(1 / 256, -128)
-"""The only parameters that TFLite's int8 LOGISTIC and SOFTMAX give."""
+LOGISTIC: Final = {8: Quant(1 / 256, -128), 16: Quant(1 / 32768, 0, 16)}
+"""By width, the only parameters that TFLite's LOGISTIC and (in 8 bits) SOFTMAX give."""
 
-TANH: Final = Quant(1 / 128, 0)
-"""The only parameters that TFLite's int8 TANH gives."""
+TANH: Final = {8: Quant(1 / 128, 0), 16: Quant(1 / 32768, 0, 16)}
+"""By width, the only parameters that TFLite's TANH gives."""
+
+# What a type's codes are above those of the signed type of its width.
+_SHIFTS: Final = {
+    np.dtype(np.int8): 0, np.dtype(np.uint8): 1 << 7,
+    np.dtype(np.int16): 0, np.dtype(np.uint16): 1 << 15,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +74,13 @@ class QuantizedWeight:
 
 
 def parameters(node: ir.Node) -> Quant:
-    """Return the per-tensor parameters of a Q or DQ on an activation, as int8.
+    """Return the per-tensor parameters of a Q or DQ on an activation, as int8 or int16.
 
-    uint8 is the same grid with every code 128 lower.
+    uint8 is the grid of int8 with every code 128 higher, uint16 that of int16, 32768 higher.
 
     Raises:
-        UnsupportedOperatorError: Per-channel or per-block, computed at run time, or of a type
-            other than int8 and uint8.
+        UnsupportedOperatorError: Per-channel or per-block, computed at run time, of another type,
+            or asymmetric in 16 bits.
     """
     scale = constant(node.inputs[1])
     zero_point = _zero_point(node)
@@ -77,12 +95,29 @@ def parameters(node: ir.Node) -> Quant:
             f"{node.op_type} (node {node_name(node)!r}): expected a positive float32 scale, "
             f"found {scale.dtype} {scale.ravel()[0]}; calibrate the model again"
         )
-    shift = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128}.get(zero_point.dtype)
-    if shift is None:
+    shifted = shifted_codes(zero_point)
+    if shifted is None:
         raise unsupported(
-            node, f"its codes are {zero_point.dtype}", "quantize activations to int8 or uint8"
+            node, f"its codes are {zero_point.dtype}", "quantize activations to 8 or 16 bits"
         )
-    return Quant(float(scale.ravel()[0]), int(zero_point.ravel()[0]) - shift)
+    quant = Quant(float(scale.ravel()[0]), int(shifted.ravel()[0]), 8 * shifted.itemsize)
+    if quant.bits == 16 and quant.zero_point:
+        found = int(zero_point.ravel()[0])
+        raise unsupported(
+            node,
+            f"its {zero_point.dtype} zero point is {found}, and TFLite's 16-bit activations are "
+            "symmetric",
+            f"quantize them symmetrically (zero point {found - quant.zero_point})",
+        )
+    return quant
+
+
+def shifted_codes(codes: NDArray[Any]) -> NDArray[Any] | None:
+    """Return int8, uint8, int16 or uint16 codes as the signed type of their width, else None."""
+    shift = _SHIFTS.get(codes.dtype)
+    if shift is None:
+        return None
+    return (codes.astype(np.int32) - shift).astype(f"int{8 * codes.itemsize}")
 
 
 def is_dynamic(value: ir.Value | None) -> bool:

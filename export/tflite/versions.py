@@ -28,6 +28,19 @@ _INT8: Final = {
     Op.ABS: 2, Op.EXP: 2, Op.LOG: 2, Op.BROADCAST_TO: 3,
 }  # fmt: skip
 
+# Also the list of the operators whose kernel for int16 activations is right to three steps. Not so
+# EXP, LOG and GELU, which interpolate a table (off by up to 500 steps), and SOFTMAX, whose
+# exponential ends at e^-10: each of the other values of a row adds two steps to its sum.
+_INT16: Final = {
+    Op.CONV_2D: 4, Op.DEPTHWISE_CONV_2D: 5, Op.FULLY_CONNECTED: 7, Op.MAX_POOL_2D: 3,
+    Op.AVERAGE_POOL_2D: 3, Op.TRANSPOSE: 5, Op.RESHAPE: 1, Op.SPLIT: 4, Op.SPLIT_V: 2, Op.SLICE: 4,
+    Op.STRIDED_SLICE: 2, Op.QUANTIZE: 2, Op.DEQUANTIZE: 3, Op.RELU: 3, Op.RELU6: 3,
+    Op.RESIZE_BILINEAR: 4, Op.RESIZE_NEAREST_NEIGHBOR: 4, Op.ADD: 3, Op.SUB: 5, Op.MUL: 4,
+    Op.TANH: 3, Op.LOGISTIC: 3, Op.MEAN: 3, Op.REDUCE_MAX: 3, Op.REDUCE_MIN: 3, Op.PAD: 3,
+    Op.PADV2: 3, Op.CONCATENATION: 3, Op.GATHER: 4, Op.BATCH_MATMUL: 3, Op.SUM: 2,
+    Op.LEAKY_RELU: 2, Op.ABS: 3, Op.BROADCAST_TO: 3,
+}  # fmt: skip
+
 _FLOAT: Final = {Op.BROADCAST_TO: 2}
 
 # Float activations, int8 weights with a scale for each channel.
@@ -37,16 +50,28 @@ _HYBRID: Final = {Op.CONV_2D: 5, Op.DEPTHWISE_CONV_2D: 6, Op.FULLY_CONNECTED: 12
 _DATA: Final = {Op.SPLIT: 1}
 
 
+def has_kernel(code: int, *tensors: Quant | None) -> bool:
+    """Say whether an operator computes on codes of these parameters, which must be of one width.
+
+    That it has an int8 kernel is for its lowering to know.
+    """
+    widths = {None if quant is None else quant.bits for quant in tensors}
+    return widths == {8} or (widths == {16} and code in _INT16)
+
+
 def operator_version(
     code: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Any
 ) -> int:
     """Return the operator's version for these tensors and options."""
     data = inputs[_DATA.get(code, 0)]
-    int8 = data.dtype == np.int8
+    dtype = outputs[0].dtype if code == Op.QUANTIZE else data.dtype
+    int8 = dtype == np.int8
     rank = max(len(tensor.shape) for tensor in inputs)
     broadcast = len({tensor.shape for tensor in inputs[:2]}) > 1
-    candidates = [_INT8.get(code, 1) if int8 else _FLOAT.get(code, 1)]
-    if code in _HYBRID and not int8 and inputs[1].dtype == np.int8:
+    assert dtype != np.int16 or code in _INT16, f"operator {code} has no int16 kernel"
+    versions = _INT8 if int8 else _INT16 if dtype == np.int16 else _FLOAT
+    candidates = [versions.get(code, 1)]
+    if code in _HYBRID and data.dtype == np.float32 and inputs[1].dtype == np.int8:
         candidates.append(_HYBRID[code])
     if code == Op.DEQUANTIZE and data.dtype == np.float16:
         candidates.append(3)

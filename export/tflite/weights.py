@@ -15,8 +15,10 @@ from .nodes import node_name, shape_of, unsupported
 from .quantization import Codes, Quant, is_dynamic, quantized_weight
 from .writer import ChannelQuant
 
-# An int32 accumulator holds the bias and the sum of products: half of it is left to each.
-_LARGEST_BIAS: Final = 2.0**30
+# By the activations' width, the bias's type and its largest code. An int32 accumulator holds the
+# bias and the sum of products: half of it is left to each. A 16-bit one has 64 bits, of which the
+# kernel rescales 48.
+_BIASES: Final = {8: (np.int32, 2.0**30), 16: (np.int64, 2.0**46)}
 
 # The step of a channel without weights, in steps of the output: fine enough that its bias, which
 # is all it adds, is not rounded visibly.
@@ -32,9 +34,11 @@ class Weights:
 
     Attributes:
         values: float32, or int8 codes; shaped as in the graph.
-        bias: Shape (channels,), float32, or int32 in steps of input scale times weight scale.
+        bias: Shape (channels,), float32, or int32 (int64 for 16-bit activations) in steps of input
+            scale times weight scale.
         scales: Shape (channels,) or (1,), float32; None where the values are float.
-        source: The input's parameters; None where the node does not compute on int8 activations.
+        source: The input's parameters; None where the node does not compute on quantized
+            activations.
         quant: The output's parameters; None as above.
         dynamic: Whether the node quantizes its input as it runs.
     """
@@ -131,6 +135,8 @@ def choose(
             f"quantize them along axis {axis}, the output channels",
         )
     quant = ctx.wanted(output) if weight is not None and source is not None else None
+    if source is not None and quant is not None and source.bits != quant.bits:
+        quant = None
     ctx.count(node, int8=dynamic or quant is not None)
     channels = shape_of(node.inputs[1])[axis]
     floats = np.zeros(channels) if bias is None else np.broadcast_to(bias.ravel(), channels)
@@ -155,12 +161,12 @@ def fit_bias(
     bias: NDArray[np.floating],
     source: Quant,
     quant: Quant,
-) -> tuple[Codes, NDArray[np.float32], NDArray[np.int32]]:
-    """Return weights, their scales, and the bias in int32 steps of input times weight scale.
+) -> tuple[Codes, NDArray[np.float32], NDArray[np.signedinteger[Any]]]:
+    """Return weights, their scales, and the bias in integer steps of input times weight scale.
 
     Scales stay as they are but for two kinds of channels. One without weights gets a step that is
     fine for its bias, which is all it adds. One with weights so small that its bias does not fit
-    int32 gets a coarser scale, and codes that are rounded to it.
+    its type gets a coarser scale, and codes that are rounded to it.
 
     Args:
         codes: Weights, output channels first.
@@ -176,28 +182,30 @@ def fit_bias(
     dead = ~flat.any(axis=1)
     fitted = np.broadcast_to(scales, len(codes)).astype(np.float32)
     fitted[dead] = np.float32(_DEAD_STEP * quant.scale / source.scale)
-    needed = np.abs(bias) / (fitted.astype(np.float64) * source.scale * _LARGEST_BIAS)
+    dtype, largest = _BIASES[source.bits]
+    needed = np.abs(bias) / (fitted.astype(np.float64) * source.scale * largest)
     factor = np.where(needed > 1, 2.0 ** np.ceil(np.log2(np.maximum(needed, 1))), 1.0)
     error = np.zeros(len(flat))
+    # The input is at most 255 codes away from its zero point, or 2**15 in 16 bits.
+    farthest = 255 if source.bits == 8 else 1 << 15
     coarser = np.flatnonzero(factor > 1)
     if coarser.size:
         flat = flat.copy()
     for row in coarser:
         exact, flat[row] = flat[row] / factor[row], np.rint(flat[row] / factor[row])
         lost = np.abs(exact - flat[row]).sum() * factor[row]
-        # The input is at most 255 codes away from its zero point.
-        error[row] = lost * fitted[row] * source.scale * 255 / quant.scale
+        error[row] = lost * fitted[row] * source.scale * farthest / quant.scale
     worst = int(error.argmax())
     if error[worst] > _COARSE_ERROR:
         raise OverflowError(
-            f"the bias {bias[worst]:.6g} of channel {worst} does not fit int32 in steps of "
-            f"{fitted[worst] * source.scale:.3g}, input scale times weight scale; quantize the "
-            "small weights of this channel with a larger scale"
+            f"the bias {bias[worst]:.6g} of channel {worst} does not fit {np.dtype(dtype)} in "
+            f"steps of {fitted[worst] * source.scale:.3g}, input scale times weight scale; "
+            "quantize the small weights of this channel with a larger scale"
         )
     fitted = (fitted * factor).astype(np.float32)
     if (fitted == scales).all():
         fitted = scales
     steps = fitted.astype(np.float64) * source.scale
     # A dead channel's output saturates long before its bias does.
-    rounded = np.clip(np.rint(bias / steps), -_LARGEST_BIAS, _LARGEST_BIAS)
-    return flat.reshape(codes.shape), fitted, rounded.astype(np.int32)
+    rounded = np.clip(np.rint(bias / steps), -largest, largest)
+    return flat.reshape(codes.shape), fitted, rounded.astype(dtype)

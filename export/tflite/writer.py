@@ -19,7 +19,9 @@ _TYPES: Final = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.int16): schema.TensorType.INT16,
     np.dtype(np.int32): schema.TensorType.INT32,
+    np.dtype(np.int64): schema.TensorType.INT64,
     np.dtype(np.bool_): schema.TensorType.BOOL,
 }
 
@@ -141,6 +143,9 @@ class ModelWriter:
             code, [self.tensors[i] for i in inputs], [self.tensors[o] for o in outputs], options
         )
         self.transposes += code == schema.BuiltinOperator.TRANSPOSE
+        if hasattr(options, "potScaleInt16"):
+            # The schema takes 16-bit scales for powers of two unless it is told.
+            options.potScaleInt16 = False
         made = schema.OperatorT()
         made.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
         made.inputs = np.asarray(inputs, np.int32)

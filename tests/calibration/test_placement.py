@@ -15,6 +15,7 @@ from edgecls.targets import TARGETS
 
 FUSED = QuantScheme(activations="symmetric", placement="fused")
 FULL = QuantScheme(activations="asymmetric", placement="full")
+WIDE = QuantScheme(activations="symmetric", placement="full", activation_bits=16)
 
 RESIDUAL = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -212,6 +213,40 @@ def test_full_placement_of_branches(branches: onnx.ModelProto) -> None:
     ]
 
 
+def test_16_bits_have_the_same_points(branches: onnx.ModelProto) -> None:
+    narrow, wide = (quantized(branches, scheme).model for scheme in (FULL, WIDE))
+
+    assert [node.op_type for node in wide.graph.node] == [
+        node.op_type for node in narrow.graph.node
+    ]
+    assert wide.opset_import[0].version == 21, "the first whose Q/DQ take int16"
+    assert params_of(wide, "s") == (1 / 32768, 0)
+    assert params_of(wide, "b") == params_of(wide, "joined")
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in wide.graph.initializer}
+    points = [node.input[2] for node in wide.graph.node if node.op_type == "QuantizeLinear"]
+    assert {(constants[name].dtype.name, int(constants[name])) for name in points} == {("int16", 0)}
+    (factor,) = [array for name, array in constants.items() if name.endswith("_int16")]
+    assert np.abs(factor).max() == 32767, "a constant operand has the width of the others"
+
+
+def test_16_bits_are_a_hundredth_as_far_from_the_float_graph(residual: onnx.ModelProto) -> None:
+    """Weights that int8 holds exactly leave the noise of the activations alone."""
+    generator = np.random.default_rng(1)
+    exact = onnx.ModelProto()
+    exact.CopyFrom(residual)
+    for tensor in exact.graph.initializer:
+        if tensor.name.startswith("w"):
+            shape = tuple(tensor.dims)
+            codes = generator.integers(-127, 128, shape)
+            codes.reshape(len(codes), -1)[:, 0] = 127
+            array = (codes / 128).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    expected = run(exact)
+    errors = [np.abs(run(quantized(exact, s).model) - expected).max() for s in (FULL, WIDE)]
+
+    assert 0 < errors[1] < errors[0] / 100
+
+
 @pytest.mark.parametrize("scheme", [FUSED, FULL], ids=lambda scheme: scheme.placement)
 def test_simulation_is_close_to_the_float_graph(
     residual: onnx.ModelProto, scheme: QuantScheme
@@ -226,11 +261,13 @@ def test_simulation_is_close_to_the_float_graph(
 def test_weight_scales_are_the_same_for_every_scheme(residual: onnx.ModelProto) -> None:
     """And so are all scales of targets that share a scheme."""
     table = table_of(residual)
-    fused, full = (place_qdq(residual, table, scheme).model for scheme in (FUSED, FULL))
-    per_scheme = [weight_scales_of(model) for model in (fused, full)]
+    first, *others = (
+        weight_scales_of(place_qdq(residual, table, scheme).model) for scheme in (FUSED, FULL, WIDE)
+    )
 
-    assert per_scheme[0].keys() == per_scheme[1].keys()
-    assert all(np.array_equal(per_scheme[0][name], per_scheme[1][name]) for name in per_scheme[0])
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(np.array_equal(first[name], other[name]) for name in first)
     assert TARGETS["jetson"].scheme == TARGETS["desktop-gpu"].scheme
 
 

@@ -19,6 +19,7 @@ from edgecls.core.values import QuantScheme
 
 SYMMETRIC = QuantScheme(activations="symmetric", placement="fused")
 ASYMMETRIC = QuantScheme(activations="asymmetric", placement="full")
+WIDE = QuantScheme(activations="symmetric", placement="full", activation_bits=16)
 
 numbers = st.floats(-1e4, 1e4, allow_nan=False)
 ranges = st.tuples(numbers, numbers).map(lambda pair: Range(min(pair), max(pair)))
@@ -45,6 +46,22 @@ def test_symmetric_has_zero_point_0_and_covers_the_range(interval: Range) -> Non
 
     assert params.zero_point == 0
     assert params.scale * 127 >= max(abs(interval.lo), abs(interval.hi))
+
+
+@given(interval=ranges)
+def test_16_bits_cover_the_range_with_32767_codes_on_each_side(interval: Range) -> None:
+    params = activation_params(interval, WIDE)
+    largest = max(abs(interval.lo), abs(interval.hi))
+
+    assert params.zero_point == 0
+    assert np.float32(params.scale) == params.scale
+    assert params.scale == SMALLEST_SCALE or round(largest / params.scale) == 32767
+    assert largest / params.scale < 32767.5
+
+
+def test_16_bits_are_symmetric() -> None:
+    with pytest.raises(ValueError, match="symmetric"):
+        QuantScheme(activations="asymmetric", placement="full", activation_bits=16)
 
 
 @given(interval=ranges)

@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from PIL import Image
 
 from edgecls.bundle import Bundle
-from edgecls.core.errors import GraphError, UsageError
+from edgecls.core.errors import GraphError, UnsupportedOperatorError, UsageError
 from edgecls.core.preprocess import PRESETS
 from edgecls.core.progress import Quiet
 from edgecls.runtimes import load
@@ -51,11 +51,13 @@ def float_onnx(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out / "float.onnx"
 
 
-def quantized(digits: Digits, source: Path, out: Path, kind: QuantType, symmetric: bool) -> Path:
+def quantized(
+    digits: Digits, source: Path, out: Path, kind: QuantType, symmetric: bool, contrib: bool = False
+) -> Path:
     quantize_static(
         source, out, Reader(digits.train), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=kind, weight_type=QuantType.QInt8,
-        extra_options={"ActivationSymmetric": symmetric},
+        extra_options={"ActivationSymmetric": symmetric, "UseQDQContribOps": contrib},
     )  # fmt: skip
     return out
 
@@ -68,13 +70,13 @@ def exported(source: Path, target: str, out: Path) -> Bundle:
 
 
 def tflite_scales(bundle: Bundle) -> set[tuple[float, ...]]:
-    data = bundle.read("model.int8.tflite")
+    data = bundle.read(bundle.manifest.artefacts[0].path)
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     return {
         tuple(np.atleast_1d(tensor.quantization.scale).tolist())
         for tensor in model.subgraphs[0].tensors
         if tensor.quantization is not None and tensor.quantization.scale is not None
-        and tensor.type == schema.TensorType.INT8
+        and tensor.type in (schema.TensorType.INT8, schema.TensorType.INT16)
     }  # fmt: skip
 
 
@@ -103,6 +105,47 @@ def test_onnx_runtimes_scales_are_kept(
     answers = [p.top1.index for p in load(bundle).predict_batch(images)]
     truth = [int(image.parent.name.split("_")[0]) for image in images]
     assert np.mean(np.array(answers) == truth) > 0.95
+
+
+@pytest.mark.parametrize("kind", [QuantType.QInt16, QuantType.QUInt16], ids=["int16", "uint16"])
+@pytest.mark.parametrize("contrib", [False, True], ids=["onnx", "contrib"])
+def test_16_bit_scales_are_kept(
+    digits: Digits, float_onnx: Path, tmp_path: Path, kind: QuantType, contrib: bool
+) -> None:
+    file = quantized(digits, float_onnx, tmp_path / "q.onnx", kind, True, contrib)
+    bundle = exported(file, "raspberry-pi", tmp_path / "out")
+    artefact = bundle.manifest.artefacts[0]
+
+    domains = {n.domain for n in onnx.load(file).graph.node if n.op_type == "QuantizeLinear"}
+    assert domains == {"com.microsoft" if contrib else ""}
+    assert bundle.manifest.precision == "int16x8"
+    assert (artefact.path, artefact.input.dtype) == ("model.int16x8.tflite", "int16")
+    assert artefact.left_float == ()
+    assert tflite_scales(bundle) <= onnx_scales(file)
+    (step,) = [step for step in bundle.manifest.steps if step.step == "lower"]
+    assert step.max_difference < 0.001
+    images = sorted(digits.judged.rglob("*.png"))[::10]
+    answers = [p.top1.index for p in load(bundle).predict_batch(images)]
+    truth = [int(image.parent.name.split("_")[0]) for image in images]
+    assert np.mean(np.array(answers) == truth) > 0.95
+
+
+def test_an_asymmetric_graph_of_16_bits_is_refused(
+    digits: Digits, float_onnx: Path, tmp_path: Path
+) -> None:
+    file = quantized(digits, float_onnx, tmp_path / "q.onnx", QuantType.QUInt16, False)
+
+    with pytest.raises(UnsupportedOperatorError, match="16-bit activations are symmetric"):
+        exported(file, "raspberry-pi", tmp_path / "out")
+
+
+def test_a_graph_of_16_bits_is_for_targets_that_run_it(
+    digits: Digits, float_onnx: Path, tmp_path: Path
+) -> None:
+    file = quantized(digits, float_onnx, tmp_path / "q.onnx", QuantType.QInt16, True)
+
+    with pytest.raises(UsageError, match="jetson does not run int16x8"):
+        exported(file, "jetson", tmp_path / "out")
 
 
 def test_a_symmetric_graph_goes_to_tensorrt(

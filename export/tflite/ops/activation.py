@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from ..lowering import Form, Lowering
 from ..nodes import attribute, shape_of, unsupported
 from ..quantization import LOGISTIC, Quant
 from ..steps import apply, finish, fixed, unquantized
+from ..versions import has_kernel
+from .elementwise import number_quant
 
 _CODES: Final = {
     int(Activation.RELU): Op.RELU,
@@ -23,8 +26,11 @@ _CODES: Final = {
     int(Activation.RELU_N1_TO_1): Op.RELU_N1_TO_1,
 }
 
-# What a relu6 covers.
-_RELU6: Final = Quant(float(np.float32(6 / 255)), -128)
+# By width, what a relu6 covers.
+_RELU6: Final = {
+    8: Quant(float(np.float32(6 / 255)), -128),
+    16: Quant(float(np.float32(6 / 32767)), 0, 16),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,12 @@ class Unary:
     Attributes:
         code: The operator.
         int8: It has an int8 kernel.
-        fixed: The only parameters that the kernel gives, if there are such.
+        fixed: The only parameters that the kernel gives, by width, if there are such.
     """
 
     code: int
     int8: bool = False
-    fixed: Quant | None = None
+    fixed: Mapping[int, Quant] | None = None
 
 
 def unary(ctx: Lowering, node: ir.Node, kind: Unary, options: Any = None) -> None:
@@ -47,12 +53,12 @@ def unary(ctx: Lowering, node: ir.Node, kind: Unary, options: Any = None) -> Non
     source, output = node.inputs[0], node.outputs[0]
     quant = None
     if kind.int8:
-        quant = ctx.int8(node, [source], output)
+        quant = ctx.int8(node, kind.code, [source], output)
     else:
         ctx.count(node, int8=False)
     form = ctx.padded(ctx.form(source))
     data = ctx.convert(form, form.layout, form.quant if quant else None)
-    made = (kind.fixed or quant) if quant else None
+    made = kind.fixed[quant.bits] if quant and kind.fixed else quant
     ctx.writer.operator(kind.code, [data.tensor], [ctx.new(output, form.layout, made)], options)
 
 
@@ -80,7 +86,7 @@ def softmax(ctx: Lowering, node: ir.Node) -> None:
     source, output = node.inputs[0], node.outputs[0]
     rank = len(shape_of(source))
     axis = attribute(node, "axis", -1) % rank
-    quant = ctx.int8(node, [source], output)
+    quant = ctx.int8(node, Op.SOFTMAX, [source], output)
     form = ctx.padded(ctx.form(source))
     layout = form.layout
     if layout.flattened:
@@ -90,7 +96,7 @@ def softmax(ctx: Lowering, node: ir.Node) -> None:
     data = ctx.convert(form, layout, form.quant if quant else None).tensor
     options = schema.SoftmaxOptionsT()
     options.beta = 1.0
-    out = ctx.new(output, layout, LOGISTIC if quant else None)
+    out = ctx.new(output, layout, LOGISTIC[quant.bits] if quant else None)
     ctx.writer.operator(Op.SOFTMAX, [data], [out], options)
 
 
@@ -132,7 +138,8 @@ def hard_sigmoid(ctx: Lowering, node: ir.Node) -> None:
     alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
     source, output = node.inputs[0], node.outputs[0]
     plain_slope = abs(6 * alpha - 1) < 1e-6
-    quant = ctx.wanted(output) if plain_slope and ctx.form(source).quant else None
+    quant = ctx.wanted(output) if plain_slope else None
+    quant = quant if has_kernel(Op.ADD, quant, ctx.form(source).quant) else None
     ctx.count(node, int8=quant is not None)
     form = ctx.padded(ctx.form(source))
     form = ctx.convert(form, form.layout, form.quant if quant else None)
@@ -142,11 +149,11 @@ def hard_sigmoid(ctx: Lowering, node: ir.Node) -> None:
     options = schema.AddOptionsT()
     options.fusedActivationFunction = Activation.RELU6
     middle = ctx.temporary(
-        f"{output.name}_relu6", form.shape, form.layout, _RELU6 if quant else None
+        f"{output.name}_relu6", form.shape, form.layout, _RELU6[quant.bits] if quant else None
     )
-    addend = number(ctx, 6 * beta, int8=quant is not None)
+    addend = number(ctx, 6 * beta, quant)
     ctx.writer.operator(Op.ADD, [form.tensor, addend], [middle.tensor], options)
-    sixth = number(ctx, 1 / 6, int8=quant is not None)
+    sixth = number(ctx, 1 / 6, quant)
     out = ctx.new(output, form.layout, quant)
     ctx.writer.operator(Op.MUL, [middle.tensor, sixth], [out], schema.MulOptionsT())
 
@@ -197,9 +204,10 @@ def _softplus(ctx: Lowering, form: Form) -> Form:
     return apply(ctx, Op.ADD, [positive, rest], form, schema.AddOptionsT())
 
 
-def number(ctx: Lowering, value: float, *, int8: bool) -> int:
-    """Write one positive number; in int8 it is its own scale."""
-    if int8:
-        scale = float(np.float32(value))
-        return ctx.writer.constant("number", np.asarray([1], np.int8), Quant(scale, 0))
-    return ctx.writer.constant("number", np.asarray([value], np.float32))
+def number(ctx: Lowering, value: float, quant: Quant | None) -> int:
+    """Write one positive number, as float or as a code of the width of ``quant``."""
+    array = np.asarray([value], np.float32)
+    if quant is None:
+        return ctx.writer.constant("number", array)
+    own = number_quant(float(array[0]), quant.bits)
+    return ctx.writer.constant("number", own.codes(array), own)

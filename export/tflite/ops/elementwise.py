@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ..layout import Layout, plain, preferred
 from ..lowering import Lowering
 from ..nodes import constant, shape_of, unsupported
-from ..quantization import Quant, parameters
+from ..quantization import Quant, parameters, shifted_codes
+from ..versions import has_kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Binary:
     int8: bool
 
 
+# The kernel of a 16-bit addition widens its operands by 15 bits, and aborts the process where it
+# would have to widen the sum as well.
+_COARSEST: Final = 2.0**14
+
 ADD: Final = Binary(Op.ADD, schema.AddOptionsT, fuses=True, int8=True)
 SUB: Final = Binary(Op.SUB, schema.SubOptionsT, fuses=True, int8=True)
 MUL: Final = Binary(Op.MUL, schema.MulOptionsT, fuses=True, int8=True)
@@ -47,9 +52,9 @@ MINIMUM: Final = Binary(Op.MINIMUM, schema.MaximumMinimumOptionsT, fuses=False, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Codes:
-    """A constant operand in int8."""
+    """A constant operand in int8 or int16."""
 
-    values: NDArray[np.int8]
+    values: NDArray[Any]
     quant: Quant
 
 
@@ -58,10 +63,12 @@ def binary(ctx: Lowering, node: ir.Node, kind: Binary) -> None:
     if len(node.inputs) != 2:
         raise unsupported(node, f"it has {len(node.inputs)} inputs", "use two at a time")
     activation, output = ctx.fuse_activation(node) if kind.fuses else (0, node.outputs[0])
-    quant = ctx.wanted(output) if kind.int8 and _in_int8(ctx, node) else None
+    quant = ctx.wanted(output) if kind.int8 else None
+    if quant is not None and not _on_codes(ctx, node, kind.code, quant):
+        quant = None
     ctx.count(node, int8=quant is not None)
     layout = common_layout(ctx, node)
-    inputs = [operand(ctx, value, layout, int8=quant is not None) for value in node.inputs]
+    inputs = [operand(ctx, value, layout, quant) for value in node.inputs]
     options = kind.options()
     if kind.fuses:
         options.fusedActivationFunction = activation
@@ -85,12 +92,19 @@ def common_layout(ctx: Lowering, node: ir.Node) -> Layout:
     return largest.layout
 
 
-def operand(ctx: Lowering, value: ir.Value | None, layout: Layout, *, int8: bool) -> int:
-    """Return an operand's tensor such that it broadcasts in a layout of the output's rank."""
+def operand(ctx: Lowering, value: ir.Value | None, layout: Layout, quant: Quant | None) -> int:
+    """Return an operand's tensor such that it broadcasts in a layout of the output's rank.
+
+    Args:
+        ctx: The lowering.
+        value: The operand.
+        layout: Of the output.
+        quant: The output's parameters; None where floats are computed with.
+    """
     assert value is not None
     array = ctx.constant(value)
     if array is not None:
-        codes = constant_codes(value, array) if int8 else None
+        codes = constant_codes(value, array, quant.bits) if quant is not None else None
         # A single number stays one: kernels have a faster path for it.
         name = value.name or "constant"
         if codes is not None:
@@ -100,42 +114,52 @@ def operand(ctx: Lowering, value: ir.Value | None, layout: Layout, *, int8: bool
     rank = len(layout.perm)
     if len(form.shape) < rank:
         form = ctx.reshape(form, (1,) * (rank - len(form.shape)) + form.shape)
-    return ctx.convert(form, layout, form.quant if int8 else None).tensor
+    return ctx.convert(form, layout, form.quant if quant is not None else None).tensor
 
 
-def constant_codes(value: ir.Value, array: NDArray[Any]) -> Codes | None:
-    """Return a constant as int8 where that loses nothing: it was quantized, or is one number."""
+def constant_codes(value: ir.Value, array: NDArray[Any], bits: int) -> Codes | None:
+    """Return a constant as codes where that loses nothing: it was quantized, or is one number."""
     producer = value.producer()
     if producer is not None:
-        return _quantized(producer)
+        codes = _quantized(producer)
+        return codes if codes is not None and codes.quant.bits == bits else None
     if array.size != 1 or not np.isfinite(array).all():
         return None
     number = float(array.flat[0])
-    # The number is its own scale, so that its code is 1, -1, or 0 for zero.
-    scale = float(np.float32(abs(number))) or 1.0
-    return Codes(np.full(array.shape, np.sign(number), np.int8), Quant(scale, 0))
+    own = number_quant(number, bits)
+    return Codes(own.codes(array.astype(np.float32)), own)
+
+
+def number_quant(number: float, bits: int) -> Quant:
+    """Return parameters in which a number is exactly a code: 1 in 8 bits, 2**14 in 16, or 0."""
+    code = 1 if bits == 8 else 1 << 14
+    return Quant(float(np.float32(abs(number) / code)) or 1.0, 0, bits)
 
 
 def _quantized(node: ir.Node) -> Codes | None:
     codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
     if codes is None or scale is None or scale.size != 1:
         return None
-    if codes.dtype not in (np.int8, np.uint8):
-        return None
-    offset = 128 if codes.dtype == np.uint8 else 0
-    return Codes((codes.astype(np.int16) - offset).astype(np.int8), parameters(node))
+    shifted = shifted_codes(codes)
+    return None if shifted is None else Codes(shifted, parameters(node))
 
 
-def _in_int8(ctx: Lowering, node: ir.Node) -> bool:
-    """Say whether every operand is int8, at least one of them computed."""
+def _on_codes(ctx: Lowering, node: ir.Node, code: int, quant: Quant) -> bool:
+    """Say whether every operand has codes of the output's width, at least one of them computed."""
     computed = False
+    coarsest = 0.0
     for value in node.inputs:
+        assert value is not None
         array = ctx.constant(value)
-        if array is not None and value is not None:
-            if constant_codes(value, array) is None:
-                return False
-        elif ctx.form(value).quant is None:
-            return False
+        if array is not None:
+            codes = constant_codes(value, array, quant.bits)
+            own = None if codes is None else codes.quant
         else:
+            own = ctx.form(value).quant
             computed = True
+        if own is None or not has_kernel(code, quant, own):
+            return False
+        coarsest = max(coarsest, own.scale)
+    if quant.bits == 16 and code in (Op.ADD, Op.SUB):
+        return computed and coarsest < _COARSEST * quant.scale
     return computed

@@ -57,7 +57,7 @@ def matmul(ctx: Lowering, node: ir.Node) -> None:
     shapes = [shape_of(value) for value in node.inputs]
     if min(map(len, shapes)) < 2:
         raise unsupported(node, f"its operands have shapes {shapes}", "use matrices")
-    quant = ctx.int8(node, node.inputs, output)
+    quant = ctx.int8(node, Op.BATCH_MATMUL, node.inputs, output)
     operands = [_matrix(ctx, ctx.form(value), int8=quant is not None) for value in node.inputs]
     options = schema.BatchMatMulOptionsT()
     options.adjX, options.adjY = operands[0][1], operands[1][1]

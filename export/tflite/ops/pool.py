@@ -119,7 +119,7 @@ def _pad_lowest(ctx: Lowering, form: Form, window: Window, *, zero: bool) -> For
     """Surround an image with what no maximum chooses; ``zero`` says that zero is such."""
     if not any(map(any, window.pads)):
         return form
-    if zero or (form.quant is not None and form.quant.zero_point == -128):
+    if zero or (form.quant is not None and form.quant.zero_point == form.quant.lowest):
         # An ordinary PAD, which more runtimes accelerate.
         return surround(ctx, form, window)
     pads = ((0, 0), (0, 0), *window.pads)
@@ -137,7 +137,7 @@ def _pad_lowest(ctx: Lowering, form: Form, window: Window, *, zero: bool) -> For
 def _lowest(ctx: Lowering, quant: Quant | None) -> int:
     if quant is None:
         return ctx.writer.constant("lowest", np.asarray([np.finfo(np.float32).min], np.float32))
-    return ctx.writer.constant("lowest", np.asarray([-128], np.int8), quant)
+    return ctx.writer.constant("lowest", np.asarray([quant.lowest], quant.dtype), quant)
 
 
 def _pool(ctx: Lowering, code: int, data: int, window: Window, same: bool, out: int) -> None:

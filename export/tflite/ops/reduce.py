@@ -39,9 +39,10 @@ def _emit(ctx: Lowering, node: ir.Node, code: int, axes: Sequence[int], keep: bo
     source, output = node.inputs[0], node.outputs[0]
     form = ctx.padded(ctx.form(source))
     if code in _CHOOSING:
+        form = ctx.moved(node, code, form)
         quant = form.quant
     else:
-        quant = ctx.int8(node, [source], output)
+        quant = ctx.int8(node, code, [source], output)
         form = ctx.convert(form, form.layout, form.quant if quant else None)
     layout = form.layout.shortened(axes) if keep else form.layout.without(axes)
     options = schema.ReducerOptionsT()

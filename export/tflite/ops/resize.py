@@ -84,7 +84,7 @@ def depth_to_space(ctx: Lowering, node: ir.Node) -> None:
     """Lower DepthToSpace; TFLite orders channels by position first (DCR)."""
     options = schema.DepthToSpaceOptionsT()
     options.blockSize = block = int(attribute(node, "blocksize", 1))
-    source = ctx.form(node.inputs[0])
+    source = ctx.moved(node, Op.DEPTH_TO_SPACE, ctx.form(node.inputs[0]))
     form = ctx.convert(source, NHWC, source.quant)
     if attribute(node, "mode", "DCR") == "CRD":
         channels = np.arange(form.shape[1]).reshape(-1, block * block).T.ravel()
@@ -98,7 +98,7 @@ def space_to_depth(ctx: Lowering, node: ir.Node) -> None:
     output = node.outputs[0]
     options = schema.SpaceToDepthOptionsT()
     options.blockSize = block = int(attribute(node, "blocksize", 1))
-    source = ctx.form(node.inputs[0])
+    source = ctx.moved(node, Op.SPACE_TO_DEPTH, ctx.form(node.inputs[0]))
     data = ctx.convert(source, NHWC, source.quant)
     made = ctx.temporary(str(output.name), shape_of(output), NHWC, data.quant)
     ctx.writer.operator(Op.SPACE_TO_DEPTH, [data.tensor], [made.tensor], options)

@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from edgecls.core.values import relative_difference
 from edgecls.export.tflite import TfliteModel, lower
 
-# Per operator, what TFLite asks of an int8 output.
+# Per operator, what TFLite asks of an int8 output; of an int16 one it is 1/32768 and 0.
 FIXED = {"Sigmoid": (1 / 256, -128), "Softmax": (1 / 256, -128), "Tanh": (1 / 128, 0)}
 SAME = {
     "AveragePool", "DepthToSpace", "Expand", "Flatten", "Gather", "MaxPool", "Pad", "ReduceMax",
@@ -112,15 +112,15 @@ class Lab:
         for image in inputs:
             batch = image[None]
             batch = batch.transpose(0, 2, 3, 1) if batch.ndim == 4 else batch
-            if source["dtype"] == np.int8:
-                batch = codes(batch, *source["quantization"])
+            if source["dtype"] != np.float32:
+                batch = codes(batch, *source["quantization"], source["dtype"])
             interpreter.set_tensor(source["index"], batch)
             interpreter.invoke()
             found.append(interpreter.get_tensor(result["index"]).copy())
         return np.concatenate(found)
 
     def output_params(self, model: TfliteModel) -> tuple[float, int]:
-        """Return the scale and zero point of an int8 output."""
+        """Return the scale and zero point of a quantized output."""
         _, graph = subgraph(model)
         quantization = graph.tensors[graph.outputs[0]].quantization
         return float(quantization.scale[0]), int(quantization.zeroPoint[0])
@@ -130,8 +130,9 @@ class Lab:
     ) -> NDArray[np.int64]:
         """Return how far the file is from ONNX Runtime on a Q/DQ graph, in steps of the output."""
         (expected,) = self.onnx(model, inputs)
-        wanted = codes(expected, *self.output_params(lowered))
-        return np.abs(wanted.astype(int) - self.tflite(lowered, inputs).astype(int))
+        found = self.tflite(lowered, inputs)
+        wanted = codes(expected, *self.output_params(lowered), found.dtype)
+        return np.abs(wanted.astype(int) - found.astype(int))
 
     def steps_of_optimised(
         self, model: onnx.ModelProto, lowered: TfliteModel, inputs: NDArray[np.float32]
@@ -197,6 +198,7 @@ class Lab:
         skip: Sequence[str] = (),
         unsigned: bool = False,
         per_tensor: bool = False,
+        bits: int = 8,
     ) -> onnx.ModelProto:
         """Return the graph with Q/DQ on every activation, weights symmetric per channel.
 
@@ -205,12 +207,17 @@ class Lab:
             skip: Values that stay float.
             unsigned: Activations as uint8.
             per_tensor: One scale for a whole weight.
+            bits: 8, or 16 for symmetric activations and opset 21.
         """
-        return _Quantizer(self, model, set(skip), unsigned, per_tensor).run()
+        return _Quantizer(self, model, set(skip), unsigned, per_tensor, bits).run()
 
 
-def codes(values: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.int8]:
-    return np.clip(np.rint(values / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+def codes(
+    values: NDArray[Any], scale: float, zero_point: int, dtype: Any = np.int8
+) -> NDArray[Any]:
+    limits = np.iinfo(dtype)
+    found = np.rint(values / np.float32(scale)) + zero_point
+    return np.clip(found, limits.min, limits.max).astype(dtype)
 
 
 def subgraph(model: TfliteModel) -> tuple[Any, Any]:
@@ -220,8 +227,10 @@ def subgraph(model: TfliteModel) -> tuple[Any, Any]:
 
 class _Quantizer:
     def __init__(
-        self, lab: Lab, model: onnx.ModelProto, skip: set[str], unsigned: bool, per_tensor: bool
-    ) -> None:
+        self, lab: Lab, model: onnx.ModelProto, skip: set[str], unsigned: bool, per_tensor: bool,
+        bits: int,
+    ) -> None:  # fmt: skip
+        self.bits, self.dtype = bits, np.dtype(f"{'u' * unsigned}int{bits}")
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.skip, self.unsigned, self.per_tensor = skip, unsigned, per_tensor
@@ -248,9 +257,9 @@ class _Quantizer:
 
         def pair(name: str, node: onnx.NodeProto | None) -> None:
             scale, zero_point = self._params(name, node)
-            dtype = np.uint8 if self.unsigned else np.int8
+            zero_point += self.unsigned << (self.bits - 1)
             self._add(f"{name}_s", np.float32(scale))
-            self._add(f"{name}_z", np.asarray(zero_point + 128 * self.unsigned, dtype))
+            self._add(f"{name}_z", np.asarray(zero_point, self.dtype))
             parameters = [f"{name}_s", f"{name}_z"]
             nodes.append(helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}_q"]))
             nodes.append(
@@ -277,6 +286,8 @@ class _Quantizer:
         self.graph.node.extend(nodes)
         output = self.graph.output[0]
         output.name = rename.get(output.name, output.name)
+        if self.bits == 16:
+            self.model.opset_import[0].version = 21
         onnx.checker.check_model(self.model)
         return self.model
 
@@ -302,7 +313,10 @@ class _Quantizer:
         if node is not None and node.op_type in SAME and node.input[0] in self.params:
             self.params[name] = self.params[node.input[0]]
         elif node is not None and node.op_type in FIXED:
-            self.params[name] = FIXED[node.op_type]
+            self.params[name] = FIXED[node.op_type] if self.bits == 8 else (1 / 32768, 0)
+        elif self.bits == 16:
+            scale = float(np.float32(np.abs(self.ranges[name]).max() / 32767)) or 1.0
+            self.params[name] = (scale, 0)
         else:
             values = self.ranges[name]
             low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -182,14 +183,14 @@ def test_codes_read_at_another_scale_are_refused(lab):
         lower(lab.graph(nodes, (1, 4), constants))
 
 
-def test_16_bit_activations_are_refused(lab):
+def test_4_bit_activations_are_refused(lab):
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
     ]
-    constants = {"s": np.float32(0.1), "z": np.int16(0)}
+    constants = {"s": np.float32(0.1), "z": np.asarray(0, ml_dtypes.int4)}
 
-    with pytest.raises(UnsupportedOperatorError, match="int16"):
+    with pytest.raises(UnsupportedOperatorError, match="int4"):
         lower(lab.graph(nodes, (1, 4), constants, opset=21))
 
 

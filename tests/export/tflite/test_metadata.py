@@ -287,7 +287,7 @@ def test_metadata_of_the_form_for_phones(lab):
 
 def test_phones_refuse_other_ends(lab):
     phone = for_phones(files(lab, BGR)[0], BGR)
-    with pytest.raises(GraphError, match="expected 'pixels' to be float32 or int8"):
+    with pytest.raises(GraphError, match="expected 'pixels' to be float32, int8 or int16"):
         for_phones(phone, BGR)
     with pytest.raises(GraphError, match="expected an input of 1 channels"):
         for_phones(files(lab, BGR)[0], PRESETS["mnist"])

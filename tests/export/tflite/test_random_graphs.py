@@ -112,14 +112,22 @@ class Chain:
         self.nodes.append(helper.make_node("Gemm", [flat, weights], ["y"], transB=1))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=7), st.integers(0, 2**32 - 1))
-def test_random_chain(lab, steps, seed):
+CHAINS = st.lists(st.sampled_from(STEPS), min_size=1, max_size=7)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def chained(lab, steps, seed):
     chain = Chain(np.random.default_rng(seed))
     for step in steps:
         chain.add(step)
     chain.finish()
-    model = lab.graph(chain.nodes, (1, 4, 12, 12), chain.constants)
+    return lab.graph(chain.nodes, (1, 4, 12, 12), chain.constants)
+
+
+@settings(max_examples=60, deadline=None)
+@given(CHAINS, SEEDS)
+def test_random_chain(lab, steps, seed):
+    model = chained(lab, steps, seed)
 
     lowered = lab.float_check(model, limit=5e-5)
 
@@ -133,3 +141,16 @@ def test_random_chain(lab, steps, seed):
     found = lab.tflite(lowered, inputs).astype(float) - zero_point
     error, expected = (np.sqrt(np.mean((v - exact) ** 2)) for v in (found, simulated))
     assert error <= 1.5 * expected + 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(CHAINS, SEEDS)
+def test_random_chain_in_16_bits(lab, steps, seed):
+    """Single steps add up over layers; a value in the wrong place is off by thousands."""
+    model = chained(lab, steps, seed)
+    quantized = lab.quantize(model, bits=16)
+
+    lowered = lower(quantized)
+
+    assert len(lowered.left_float) == len(lower(lab.quantize(model)).left_float)
+    assert lab.steps(quantized, lowered, lab.data(quantized)).max() <= 256, "a step of 8 bits"
