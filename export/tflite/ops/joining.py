@@ -24,7 +24,7 @@ def concat(ctx: Lowering, node: ir.Node) -> None:
     forms = {
         value: ctx.padded(ctx.form(value)) for value in node.inputs if not _is_constant(ctx, value)
     }
-    quant = _joined_quant(ctx, node, list(forms.values()))
+    quant = joined_quant(ctx, node, list(forms.values()))
     layout = _joined_layout(list(forms.values()), len(shape_of(output)))
     inputs = [_joined(ctx, value, forms, layout, quant) for value in node.inputs]
     options = schema.ConcatenationOptionsT()
@@ -119,8 +119,14 @@ def _is_constant(ctx: Lowering, value: ir.Value | None) -> bool:
     return ctx.constant(value) is not None
 
 
-def _joined_quant(ctx: Lowering, node: ir.Node, forms: list[Form]) -> Quant | None:
-    """Return the parameters to join with: the ones that users want, or that all inputs have."""
+def joined_quant(ctx: Lowering, node: ir.Node, forms: list[Form]) -> Quant | None:
+    """Return the parameters to join with: the ones that users want, or that all inputs have.
+
+    Args:
+        ctx: The lowering.
+        node: Its output holds values of its inputs.
+        forms: Those of the inputs that are not constant.
+    """
     found = {form.quant for form in forms}
     if None in found:
         return None

@@ -95,6 +95,35 @@ def test_product_of_activations(lab, operators):
         assert operators(lowered)["BATCH_MATMUL"] == 2
 
 
+@pytest.mark.parametrize("shapes", [((6,), (6, 5)), ((6,), (2, 6, 5)), ((2, 4, 6), (6,))])
+def test_vectors(lab, shapes):
+    left, right = shapes
+    constants = {
+        "l": np.asarray(left, np.int64), "one": np.asarray([0, 0], np.int64),
+        "end": np.asarray([1, np.prod(left)], np.int64), "axes": np.asarray([0, 1], np.int64),
+        "r": weights(lab, *right),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Slice", ["x", "one", "end", "axes"], ["s"]),
+        helper.make_node("Reshape", ["s", "l"], ["a"]),
+        helper.make_node("MatMul", ["a", "r"], ["m"]),
+        helper.make_node("Relu", ["m"], ["y"]),
+    ]
+    model = lab.graph(nodes, (1, int(np.prod(left)) + 1), constants)
+
+    lab.float_check(model)
+
+
+def test_transposed_input(lab):
+    constants = {"w": weights(lab, 6, 5), "b": weights(lab, 5), "s": np.asarray([6, 4])}
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["r"]),
+        helper.make_node("Gemm", ["r", "w", "b"], ["y"], transA=1),
+    ]
+
+    lab.both(lab.graph(nodes, (1, 24), constants), transposes=1)
+
+
 def test_weights_computed_at_run_time_are_refused(lab):
     nodes = [helper.make_node("Gemm", ["x", "x"], ["y"], transB=1)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
@@ -62,11 +62,18 @@ def test_slice(lab, starts, steps, ends):
     moved(lab, model)
 
 
-def test_backward_slice_is_refused(lab):
-    model = lab.one("Slice", (1, 5), [ints(4), ints(-9), ints(1), ints(-1)])
+@settings(max_examples=40, deadline=None)
+@given(
+    start=st.tuples(st.integers(-7, 9), st.integers(-7, 9)),
+    end=st.tuples(st.integers(-9, 7), st.integers(-9, 7)),
+    step=st.tuples(st.integers(-3, -1), st.sampled_from([-2, -1, 1, 2])),
+)
+def test_backward_slice(lab, start, end, step):
+    sizes = [len(range(6)[slice(*bounds)]) for bounds in zip(start, end, step, strict=True)]
+    assume(min(sizes) > 0)
+    model = lab.one("Slice", (1, 2, 6, 6), [ints(*start), ints(*end), ints(2, -1), ints(*step)])
 
-    with pytest.raises(UnsupportedOperatorError, match="steps by -1"):
-        lower(model)
+    moved(lab, model)
 
 
 @settings(max_examples=30, deadline=None)
