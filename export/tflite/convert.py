@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -30,7 +30,7 @@ class TfliteModel:
         quantized: How many computations run in int8.
         left_float: The nodes that a quantized graph still computes in float32.
         transposes: How many TRANSPOSE operators were inserted.
-        forms: Which tensor holds each value of the ONNX graph, and how.
+        forms: Which tensor holds a value of the ONNX graph, and how; it may have another shape.
     """
 
     data: bytes
@@ -92,8 +92,17 @@ def lower(
         quantized=ctx.quantized,
         left_float=tuple(ctx.left_float) if has_quantization else (),
         transposes=ctx.writer.transposes,
-        forms={str(value.name): form for value, form in ctx.forms.items()},
+        forms=_kept_forms(ctx),
     )
+
+
+def _kept_forms(ctx: Lowering) -> dict[str, Form]:
+    kept, found = ctx.writer.kept, {}
+    for value, form in ctx.forms.items():
+        tensor = form.tensor if form.tensor in kept else ctx.unreshaped(form.tensor)
+        if tensor in kept:
+            found[str(value.name)] = replace(form, tensor=kept[tensor])
+    return found
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

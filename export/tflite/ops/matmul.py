@@ -121,10 +121,16 @@ def _fully_connected(
         # The input keeps its order: the weights' columns follow it.
         values = values[:, flattened.columns()]
     layout = form.layout if flattened is not None else plain(len(form.shape))
+    shape = shape_of(output)
+    data = ctx.convert(form, layout, weights.source).tensor
+    # A matrix of tokens that were images or batches before is read, and written, as these.
+    natural = ctx.writer.tensors[ctx.unreshaped(data)].shape
+    if flattened is None and natural[-1] == form.shape[-1] and len(natural) <= 4:
+        data, shape = ctx.unreshaped(data), (*natural[:-1], shape[-1])
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = activation
-    options.keepNumDims = len(form.shape) > 2
-    data = ctx.convert(form, layout, weights.source).tensor
+    options.keepNumDims = len(shape) > 2
     inputs = [data, *weights.write(ctx, node, values, 0)]
-    out = ctx.new(output, plain(len(shape_of(output))), weights.quant)
-    ctx.writer.operator(Op.FULLY_CONNECTED, inputs, [out], options)
+    made = ctx.temporary(str(output.name), shape, plain(len(shape)), weights.quant)
+    ctx.writer.operator(Op.FULLY_CONNECTED, inputs, [made.tensor], options)
+    ctx.set(output, ctx.reshape(made, shape_of(output)))
