@@ -48,8 +48,10 @@ def fold_batch_norm(model: ir.Model) -> int:
         product = _product(source)
         if product is not None:
             _fold_into_product(model.graph, product, factor, shift)
+            folded = node.inputs[0]
+            assert folded is not None
             ir.convenience.replace_all_uses_with(
-                node.outputs[0], node.inputs[0], replace_graph_outputs=True
+                node.outputs[0], folded, replace_graph_outputs=True
             )
         elif producer is not None and _foldable(producer):
             _fold(model.graph, producer, factor, shift)
