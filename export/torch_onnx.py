@@ -12,6 +12,7 @@ from typing import Final
 
 import onnx
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..core.errors import ModelError
 
@@ -51,7 +52,9 @@ class TorchToOnnx:
                 tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
             )
             raise ModelError(f"expected logits of shape (batch, classes), found {found}")
-        with _quiet():
+        # Attention as products and a softmax: the strides of fused kernels' outputs, which the
+        # graph that torch captures relies on, are not those of what the exporter makes of them.
+        with _quiet(), sdpa_kernel(SDPBackend.MATH):
             try:
                 program = torch.onnx.export(
                     module,

@@ -7,7 +7,7 @@ simulation is fed the very codes that LiteRT fed its own, so that a difference i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,8 +56,8 @@ def compare_layers(graph: onnx.ModelProto, lowered: TfliteModel, image: Any) -> 
         image: (1, C, H, W), float32.
     """
     model = ir.from_proto(graph)
-    points = _cut(model)
-    known = {name: lowered.forms[name] for name in points if name in lowered.forms}
+    points = _cut(model, lowered.forms)
+    known = {name: lowered.forms[name] for name in points}
     tensors = _run_all(lowered, image)
     codes = {name: form.read(tensors[form.tensor]) for name, form in known.items()}
     options = ort.SessionOptions()
@@ -84,15 +84,18 @@ def compare_layers(graph: onnx.ModelProto, lowered: TfliteModel, image: Any) -> 
 _FORCED: Final = "forced/"
 
 
-def _cut(model: ir.Model) -> dict[str, str]:
-    """Cut the graph behind each QuantizeLinear; return what computes each of the ends."""
+def _cut(model: ir.Model, held: Collection[str]) -> dict[str, str]:
+    """Cut the graph behind each QuantizeLinear; return what computes each of the ends.
+
+    Values that the file does not hold, only moved on the way to another, are left uncut.
+    """
     graph = model.graph
     del graph.outputs[:]
     points = {}
     for node in list(graph):
-        if node.op_type != "QuantizeLinear":
-            continue
         codes = node.outputs[0]
+        if node.op_type != "QuantizeLinear" or codes.name not in held:
+            continue
         source = node.inputs[0]
         producer = source.producer() if source is not None else None
         points[str(codes.name)] = "Identity" if producer is None else producer.op_type

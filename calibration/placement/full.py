@@ -38,7 +38,10 @@ FIXED_OUTPUTS: Final = {
 }
 
 # Operators whose constant operand is a tensor like any other.
-_TENSOR_OPERANDS: Final = frozenset({"Add", "Sub", "Mul", "Div", "Concat", "Max", "Min"})
+_TENSOR_OPERANDS: Final = frozenset({"Add", "Sub", "Mul", "Div", "Concat", "PRelu"})
+
+# Their output holds values of their inputs, brought to its own parameters.
+_CHOOSING: Final = frozenset({"Concat", "Max", "Min"})
 
 # What a denominator goes through from where it is computed: a guard against zero, another shape.
 _GUARDS: Final = frozenset(
@@ -64,7 +67,7 @@ def place_full(model: ir.Model, qdq: Qdq) -> None:
     requantized = [
         (node, index, params[node.outputs[0]])
         for node in nodes
-        if node.op_type == "Concat"
+        if node.op_type in _CHOOSING and node.outputs[0] in params
         for index, value in enumerate(node.inputs)
         if value in params and params[value] != params[node.outputs[0]]
     ]
@@ -111,9 +114,9 @@ def _all_params(
         else:
             params[value] = qdq.params(value)
     # What only a concatenation reads is made at the concatenation's scale in the first place;
-    # the outer of two nested ones decides.
+    # the outer of two nested ones decides. What only a Clip reads saturates where the Clip does.
     for node in reversed(nodes):
-        if node.op_type == "Concat" and node.outputs[0] in params:
+        if node.op_type in ("Clip", "Concat") and node.outputs[0] in params:
             for source in node.inputs:
                 if source in params and _can_take(source):
                     params[source] = params[node.outputs[0]]
@@ -121,7 +124,7 @@ def _all_params(
 
 
 def _can_take(value: ir.Value | None) -> bool:
-    """Whether a value's parameters are free to be those of the concatenation that reads it."""
+    """Whether a value's parameters are free to be those of the only operator that reads it."""
     if value is None or len(value.uses()) != 1 or value.is_graph_output():
         return False
     producer = value.producer()

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from .fix_batch import fix_batch
 from .fold_batch_norm import fold_batch_norm
 from .fuse_gelu import fuse_gelu
+from .merge_factors import merge_factors
 from .reduce_strength import reduce_strength
 
 
@@ -15,6 +16,7 @@ def fuse(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a float graph as calibration and all targets want it; the same values to rounding."""
     graph = ir.from_proto(model)
     changed = fold_batch_norm(graph) + fuse_gelu(graph) + reduce_strength(graph)
+    changed += merge_factors(graph)
     return ir.to_proto(graph) if changed else model
 
 

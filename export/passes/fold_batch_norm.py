@@ -18,8 +18,9 @@ def fold_batch_norm(model: ir.Model) -> int:
     """Replace every BatchNormalization, in place.
 
     After a Conv or a Gemm (transB=1, alpha=beta=1) that nothing else reads, its factor goes into
-    the weights and the bias; elsewhere it becomes a depthwise Conv, or x * factor + offset where
-    it normalizes no image.
+    the weights and the bias; after a product of tokens by weights, which a Reshape to a matrix may
+    follow, into the weights and an Add. Elsewhere it becomes a depthwise Conv, or x * factor +
+    offset where it normalizes no image.
 
     Returns:
         How many there were.
@@ -43,9 +44,16 @@ def fold_batch_norm(model: ir.Model) -> int:
         shift = offset - mean * factor
         source = node.inputs[0]
         assert source is not None
-        producer = source.producer()
-        foldable = producer is not None and len(source.uses()) == 1 and _foldable(producer)
-        if producer is not None and foldable and not source.is_graph_output():
+        producer = source.producer() if _is_read_once(source) else None
+        product = _product(source)
+        if product is not None:
+            _fold_into_product(model.graph, product, factor, shift)
+            folded = node.inputs[0]
+            assert folded is not None
+            ir.convenience.replace_all_uses_with(
+                node.outputs[0], folded, replace_graph_outputs=True
+            )
+        elif producer is not None and _foldable(producer):
             _fold(model.graph, producer, factor, shift)
             ir.convenience.replace_all_uses_with(
                 node.outputs[0], source, replace_graph_outputs=True
@@ -60,6 +68,43 @@ def _constant(value: ir.Value | None) -> NDArray[np.float64] | None:
     if value is None or value.const_value is None:
         return None
     return value.const_value.numpy().astype(np.float64)
+
+
+def _is_read_once(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _product(value: ir.Value) -> ir.Node | None:
+    """Return the MatMul by weights whose columns a matrix has, behind a Reshape or not."""
+    if value.shape is None or len(value.shape) != 2 or not _is_read_once(value):
+        return None
+    node = value.producer()
+    if node is not None and node.op_type == "Reshape":
+        before = node.inputs[0]
+        if before is None or before.shape is None or not _is_read_once(before):
+            return None
+        if not isinstance(value.shape[-1], int) or before.shape[-1] != value.shape[-1]:
+            return None
+        node = before.producer()
+    if node is None or node.op_type != "MatMul":
+        return None
+    weights = _constant(node.inputs[1])
+    return node if weights is not None and weights.ndim == 2 else None
+
+
+def _fold_into_product(
+    graph: ir.Graph, node: ir.Node, factor: NDArray[np.float64], shift: NDArray[np.float64]
+) -> None:
+    weights, product = _constant(node.inputs[1]), node.outputs[0]
+    assert weights is not None
+    name = f"{product.name}_folded"
+    node.replace_input_with(1, add_constant(graph, f"{name}_weights", weights * factor))
+    final = ir.Value(name=name, type=product.type, shape=product.shape)
+    bias = add_constant(graph, f"{name}_bias", shift)
+    add = ir.node("Add", [product, bias], outputs=[final], name=f"{name}_add")
+    product.replace_all_uses_with(final)
+    add.replace_input_with(0, product)
+    graph.insert_after(node, add)
 
 
 def _foldable(node: ir.Node) -> bool:

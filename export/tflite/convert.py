@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -31,7 +31,7 @@ class TfliteModel:
         left_float: The nodes that a quantized graph still computes in float32; of one that is
             quantized as it runs, those with weights.
         transposes: How many TRANSPOSE operators were inserted.
-        forms: Which tensor holds each value of the ONNX graph, and how.
+        forms: Which tensor holds a value of the ONNX graph, and how; it may have another shape.
     """
 
     data: bytes
@@ -99,7 +99,7 @@ def lower(
         quantized=ctx.quantized,
         left_float=left_float,
         transposes=ctx.writer.transposes,
-        forms={str(value.name): form for value, form in ctx.forms.items()},
+        forms=_kept_forms(ctx),
     )
 
 
@@ -111,6 +111,15 @@ def _left_float(ctx: Lowering, graph: ir.Graph) -> tuple[str, ...]:
         computing = {node_name(node) for node in graph if node.op_type in COMPUTING}
         return tuple(name for name in ctx.left_float if name in computing)
     return ()
+
+
+def _kept_forms(ctx: Lowering) -> dict[str, Form]:
+    kept, found = ctx.writer.kept, {}
+    for value, form in ctx.forms.items():
+        tensor = form.tensor if form.tensor in kept else ctx.unreshaped(form.tensor)
+        if tensor in kept:
+            found[str(value.name)] = replace(form, tensor=kept[tensor])
+    return found
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

@@ -14,6 +14,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
 from .layout import Layout, Shape, plain, preferred, reshapable, reshaped, same_memory
+from .moves import LARGEST_RANK, Move
 from .nodes import constant, node_name, shape_of, unsupported
 from .quantization import Quant, dequantized, parameters
 from .versions import has_kernel
@@ -50,8 +51,8 @@ class Form:
     pads: Pads | None = None
 
     def read(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the value, or its codes, from what its tensor holds."""
-        value = self.layout.restore(array)
+        """Return the value, or its codes, from what its tensor holds, in any shape."""
+        value = self.layout.restore(array.reshape(self.layout.tensor_shape(self.shape)))
         if self.pads is None:
             return value
         zero = 0 if self.quant is None else self.quant.zero_point
@@ -71,6 +72,9 @@ class Lowering:
         self._constants: dict[ir.Value, NDArray[Any]] = {}
         self._conversions: dict[tuple[Form, Any], Form] = {}
         self._unpacked: dict[int, int] = {}
+        self._reshaped: dict[tuple[int, Shape], int] = {}
+        self._unreshaped: dict[int, int] = {}
+        self._moves: dict[int, tuple[int, Move]] = {}
 
     # Values of the graph.
 
@@ -219,29 +223,43 @@ class Lowering:
             # Back to the axes, in the tensor's order, and flattened again in the value's.
             dims, perm = form.layout.flattened.dims, form.layout.flattened.perm
             axes = Form(form.tensor, dims, Layout(perm), form.quant)
-            unflat = self._same_bytes(axes, Layout(perm).tensor_shape(dims), f"{name}_unflat")
+            unflat = self._same_bytes(
+                axes.tensor, Layout(perm).tensor_shape(dims), f"{name}_unflat"
+            )
             inner = self.convert(
                 Form(unflat, dims, Layout(perm), form.quant), plain(len(dims)), form.quant
             )
             flat = plain(len(form.shape))
-            tensor = self._same_bytes(inner, form.shape, f"{name}_flat")
+            tensor = self._same_bytes(inner.tensor, form.shape, f"{name}_flat")
             return self.convert(Form(tensor, form.shape, flat, form.quant), layout, form.quant)
         if layout.flattened is not None:
             raise AssertionError("a value is flattened in another order only by a Reshape")
         shape = layout.tensor_shape(form.shape)
         if same_memory(form.shape, form.layout, layout):
-            return replace(
-                form, tensor=self._same_bytes(form, shape, f"{name}_axes"), layout=layout
-            )
-        made = self.temporary(f"{name}_transposed", form.shape, layout, form.quant)
-        order = np.asarray([form.layout.axis(axis) for axis in layout.perm], np.int32)
-        self.writer.operator(
-            Op.TRANSPOSE,
-            [form.tensor, self.writer.constant("permutation", order)],
-            [made.tensor],
-            schema.TransposeOptionsT(),
-        )
-        return made
+            tensor = self._same_bytes(form.tensor, shape, f"{name}_axes")
+        else:
+            order = tuple(form.layout.axis(axis) for axis in layout.perm)
+            held = self.writer.tensors[form.tensor].shape
+            tensor = self._moved(form.tensor, Move(held, order), shape, f"{name}_transposed")
+        return replace(form, tensor=tensor, layout=layout)
+
+    def _moved(self, tensor: int, move: Move, shape: Shape, name: str) -> int:
+        """Return a tensor with its axes in another order, in one TRANSPOSE after any others."""
+        source = self.unreshaped(tensor)
+        if source in self._moves:
+            first, before = self._moves[source]
+            joined = before.then(move)
+            if joined is not None and len(joined.dims) <= LARGEST_RANK:
+                source, move = first, joined
+                tensor = self._same_bytes(source, move.dims or shape, f"{name}_axes")
+        if not move.dims:
+            return tensor
+        old = self.writer.tensors[tensor]
+        made = self.writer.activation(name, move.result, old.dtype, old.quant)
+        order = self.writer.constant("permutation", np.asarray(move.order, np.int32))
+        self.writer.operator(Op.TRANSPOSE, [tensor, order], [made], schema.TransposeOptionsT())
+        self._moves[made] = source, move
+        return self._same_bytes(made, shape, f"{name}_reshaped")
 
     def reshape(self, form: Form, shape: Shape) -> Form:
         """Return the form of a value that ONNX reshapes to ``shape``."""
@@ -252,20 +270,28 @@ class Lowering:
             layout = reshaped(form.shape, shape, form.layout)
             assert layout is not None, "the form was brought to a layout that can be reshaped"
         name = f"{self.writer.tensors[form.tensor].name}_reshaped"
-        tensor = self._same_bytes(form, layout.tensor_shape(shape), name)
+        tensor = self._same_bytes(form.tensor, layout.tensor_shape(shape), name)
         return Form(tensor, shape, layout, form.quant)
 
-    def _same_bytes(self, form: Form, shape: Shape, name: str) -> int:
+    def _same_bytes(self, tensor: int, shape: Shape, name: str) -> int:
         """Return a tensor of another shape with the same bytes."""
-        old = self.writer.tensors[form.tensor]
+        source = self.unreshaped(tensor)
+        old = self.writer.tensors[source]
         if old.shape == shape:
-            return form.tensor
-        made = self.writer.activation(name, shape, old.dtype, form.quant)
-        options = schema.ReshapeOptionsT()
-        options.newShape = np.asarray(shape, np.int32)
-        target = self.writer.constant("shape", options.newShape)
-        self.writer.operator(Op.RESHAPE, [form.tensor, target], [made], options)
-        return made
+            return source
+        if (source, shape) not in self._reshaped:
+            made = self.writer.activation(name, shape, old.dtype, old.quant)
+            options = schema.ReshapeOptionsT()
+            options.newShape = np.asarray(shape, np.int32)
+            target = self.writer.constant("shape", options.newShape)
+            self.writer.operator(Op.RESHAPE, [source, target], [made], options)
+            self._reshaped[source, shape] = made
+            self._unreshaped[made] = source
+        return self._reshaped[source, shape]
+
+    def unreshaped(self, tensor: int) -> int:
+        """Return the tensor that was computed, of which ``tensor`` may be a RESHAPE."""
+        return self._unreshaped.get(tensor, tensor)
 
     def _requantized(self, form: Form, quant: Quant | None) -> Form:
         key = (form, ("type", quant))

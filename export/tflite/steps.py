@@ -1,4 +1,4 @@
-"""Steps of operators that TFLite has only as a composition of others, in float32."""
+"""Steps of operators that TFLite has only as a composition of others."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ def unquantized(ctx: Lowering, value: ir.Value | None) -> Form:
 def apply(
     ctx: Lowering, code: int, inputs: Sequence[Form], like: Form, options: Any = None
 ) -> Form:
-    """Write an operator whose output is float32 and has the shape and layout of ``like``."""
+    """Write an operator whose output has the shape, the layout and the type of ``like``."""
     name = ctx.writer.tensors[inputs[0].tensor].name
-    made = ctx.temporary(f"{name}_step", like.shape, like.layout, None)
+    made = ctx.temporary(f"{name}_step", like.shape, like.layout, like.quant)
     ctx.writer.operator(code, [form.tensor for form in inputs], [made.tensor], options)
     return made
 
 
 def fixed(ctx: Lowering, array: Any, like: Form) -> Form:
-    """Write a float constant that broadcasts with ``like``."""
+    """Write a constant that broadcasts with ``like``, in its type."""
     values: NDArray[np.float32] = np.asarray(array, np.float32)
     arranged = like.layout.arrange(values) if values.ndim else values
-    return Form(ctx.writer.constant("constant", arranged), values.shape, like.layout, None)
+    if like.quant is None:
+        tensor = ctx.writer.constant("constant", arranged)
+    else:
+        tensor = ctx.writer.constant("constant", like.quant.codes(arranged), like.quant)
+    return Form(tensor, values.shape, like.layout, like.quant)
 
 
 def reduced(ctx: Lowering, code: int, form: Form, axes: Sequence[int]) -> Form:

@@ -25,7 +25,7 @@ _INT8: Final = {
     Op.TANH: 2, Op.LOGISTIC: 2, Op.SOFTMAX: 2, Op.MEAN: 2, Op.REDUCE_MAX: 2, Op.REDUCE_MIN: 2,
     Op.PAD: 2, Op.PADV2: 2, Op.CONCATENATION: 2, Op.GATHER: 2, Op.BATCH_MATMUL: 2,
     Op.SUM: 2, Op.DEPTH_TO_SPACE: 2, Op.SPACE_TO_DEPTH: 2, Op.GELU: 2,
-    Op.ABS: 2, Op.EXP: 2, Op.LOG: 2, Op.BROADCAST_TO: 3,
+    Op.ABS: 2, Op.EXP: 2, Op.LOG: 2, Op.BROADCAST_TO: 3, Op.MAXIMUM: 2, Op.MINIMUM: 2,
 }  # fmt: skip
 
 # Also the list of the operators whose kernel for int16 activations is right to three steps. Not so

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from .layout import NHWC
+from .layout import NHWC, Shape
 from .lowering import Form, Lowering
 from .nodes import attribute, shape_of
 from .quantization import Quant
@@ -66,6 +66,19 @@ class Window:
         positions = -(-length // self.strides[axis])
         total = max((positions - 1) * self.strides[axis] + self.extent(axis) - length, 0)
         return total // 2, total - total // 2
+
+
+def as_image(ctx: Lowering, form: Form) -> Form:
+    """Return (N, C, L) as (N, C, 1, L), an image as it is."""
+    if len(form.shape) == 4:
+        return form
+    form = ctx.padded(form)
+    return ctx.reshape(form, image_shape(form.shape))
+
+
+def image_shape(shape: Shape) -> Shape:
+    """Return (N, C, 1, L) for (N, C, L), any other shape as it is."""
+    return (*shape[:2], 1, shape[2]) if len(shape) == 3 else shape
 
 
 def place(ctx: Lowering, form: Form, window: Window, quant: Quant | None) -> tuple[int, bool]:

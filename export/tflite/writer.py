@@ -82,10 +82,23 @@ class _Buffer(schema.BufferT):  # type: ignore[misc]
         return schema.BufferEnd(builder)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Operator:
+    """An operator, and the code and version that a runtime must know."""
+
+    code: tuple[int, int]
+    made: Any
+
+
 class ModelWriter:
     """Collects tensors and operators of one subgraph.
 
     Equal constants are kept once; large ones where they are the same memory.
+
+    Attributes:
+        tensors: All that were added.
+        kept: After ``finish``, the index in the file of each tensor that the outputs depend on.
+        transposes: After ``finish``, how many TRANSPOSE operators the file has.
     """
 
     def __init__(self) -> None:
@@ -95,12 +108,16 @@ class ModelWriter:
         self._known_buffers: dict[Hashable, int] = {}
         self._known_constants: dict[tuple[Any, ...], int] = {}
         self._names: set[str] = set()
-        self._codes: dict[tuple[int, int], int] = {}
-        self._operators: list[Any] = []
+        self._operators: list[_Operator] = []
+        self.kept: dict[int, int] = {}
         self.transposes = 0
 
     def activation(
-        self, name: str, shape: Sequence[int], dtype: Any, quant: Quant | None = None
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: Any,
+        quant: Quant | ChannelQuant | None = None,
     ) -> int:
         """Add a tensor that an operator computes, or the input; return its index."""
         return self._add(name, tuple(shape), np.dtype(dtype), quant, buffer=0)
@@ -142,12 +159,10 @@ class ModelWriter:
         version = operator_version(
             code, [self.tensors[i] for i in inputs], [self.tensors[o] for o in outputs], options
         )
-        self.transposes += code == schema.BuiltinOperator.TRANSPOSE
         if hasattr(options, "potScaleInt16"):
             # The schema takes 16-bit scales for powers of two unless it is told.
             options.potScaleInt16 = False
         made = schema.OperatorT()
-        made.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
         made.inputs = np.asarray(inputs, np.int32)
         made.outputs = np.asarray(outputs, np.int32)
         if options is not None:
@@ -155,7 +170,7 @@ class ModelWriter:
             kind = type(options).__name__.removesuffix("T")
             made.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
             made.builtinOptions = options
-        self._operators.append(made)
+        self._operators.append(_Operator((code, version), made))
 
     def rename(self, tensor: int, name: str) -> None:
         """Give a tensor the name that the user knows it by; another that has it gets a new one."""
@@ -172,16 +187,25 @@ class ModelWriter:
 
         ``inputs`` and ``outputs`` are tensors by name.
         """
+        operators = self._drop_unused([*inputs.values(), *outputs.values()])
+        inputs = {name: self.kept[tensor] for name, tensor in inputs.items()}
+        outputs = {name: self.kept[tensor] for name, tensor in outputs.items()}
+        codes = list(dict.fromkeys(operator.code for operator in operators))
+        for operator in operators:
+            operator.made.opcodeIndex = codes.index(operator.code)
+            for name in ("inputs", "outputs"):
+                places = [self.kept[int(index)] for index in getattr(operator.made, name)]
+                setattr(operator.made, name, np.asarray(places, np.int32))
         graph = schema.SubGraphT()
         graph.name = "main"
-        graph.tensors = [_tensor(tensor) for tensor in self.tensors]
+        graph.tensors = [_tensor(self.tensors[index]) for index in self.kept]
         graph.inputs = np.asarray(list(inputs.values()), np.int32)
         graph.outputs = np.asarray(list(outputs.values()), np.int32)
-        graph.operators = self._operators
+        graph.operators = [operator.made for operator in operators]
         model = schema.ModelT()
         model.version = 3
         model.description = description
-        model.operatorCodes = [operator_code(code, version) for code, version in self._codes]
+        model.operatorCodes = [operator_code(code, version) for code, version in codes]
         model.subgraphs = [graph]
         model.buffers = [aligned_buffer(data) for data in self._buffers]
         model.signatureDefs = [_signature(inputs, outputs)]
@@ -193,6 +217,25 @@ class ModelWriter:
             )
         self._buffers.clear()
         return packed(model, size)
+
+    def _drop_unused(self, ends: Sequence[int]) -> list[_Operator]:
+        """Drop what no output depends on; return the operators that are left."""
+        needed, left = set(ends), []
+        for operator in reversed(self._operators):
+            if needed.intersection(operator.made.outputs.tolist()):
+                needed.update(operator.made.outputs.tolist(), operator.made.inputs.tolist())
+                left.append(operator)
+        tensors = [index for index in range(len(self.tensors)) if index in needed]
+        self.kept = {index: place for place, index in enumerate(tensors)}
+        buffers = list(dict.fromkeys([0, *(self.tensors[index].buffer for index in tensors)]))
+        self._buffers = [self._buffers[buffer] for buffer in buffers]
+        for index in tensors:
+            tensor = self.tensors[index]
+            self.tensors[index] = replace(tensor, buffer=buffers.index(tensor.buffer))
+        self.transposes = sum(
+            operator.code[0] == schema.BuiltinOperator.TRANSPOSE for operator in left
+        )
+        return left[::-1]
 
     def _add(
         self,

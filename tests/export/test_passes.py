@@ -166,3 +166,39 @@ def test_fold_batch_norm_refuses_training_mode() -> None:
 
     with pytest.raises(GraphError, match=r"model\.eval"):
         fold_batch_norm(ir.from_proto(model))
+
+
+@pytest.mark.parametrize("reshaped", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_batch_norm_of_tokens_goes_into_the_product_before_it(reshaped: bool, shared: bool) -> None:
+    """LeViT's linear layers: a product by weights, a Reshape to a matrix, its normalization."""
+    body = "f = Flatten (input) n = BatchNormalization (m, g, o, mean, v)"
+    body = body.replace("n =", "p = MatMul (f, w) n =" if reshaped else "m = MatMul (f, w) n =")
+    if reshaped:
+        body = body.replace("n =", "m = Reshape (p, rows) n =")
+    body += " y = Add (n, m)" if shared else " y = Identity (n)"
+    text = f"{HEADER}g (float[batch,3,6,6] input) => (float[batch,5] y) {{ {body} }}"
+    model = onnx.parser.parse_model(text)
+    generator = np.random.default_rng(0)
+    constants = {
+        "w": generator.normal(size=(108, 5)), "g": generator.normal(size=5),
+        "o": generator.normal(size=5), "mean": generator.normal(size=5),
+        "v": generator.uniform(0.5, 2, 5),
+    }  # fmt: skip
+    tensors = {name: array.astype(np.float32) for name, array in constants.items()}
+    if reshaped:
+        tensors["rows"] = np.asarray([-1, 5])
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()
+    )
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    graph = ir.from_proto(model)
+
+    assert fold_batch_norm(graph) == 1
+
+    folded = ir.to_proto(graph)
+    np.testing.assert_allclose(run(folded), run(model), rtol=1e-4, atol=1e-4)
+    operators = [node.op_type for node in folded.graph.node]
+    assert "BatchNormalization" not in operators
+    # A value that others read too is normalized by factors of its own.
+    assert ("Mul" in operators) == shared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..nodes import attribute, shape_of, unsupported
 from ..quantization import LOGISTIC, Quant
 from ..steps import apply, finish, fixed, unquantized
 from ..versions import has_kernel
-from .elementwise import number_quant
+from .elementwise import constant_codes, number_quant
 
 _CODES: Final = {
     int(Activation.RELU): Op.RELU,
@@ -69,16 +69,19 @@ def clip(ctx: Lowering, node: ir.Node) -> None:
     if bounds is None:
         raise unsupported(node, "its bounds are computed at run time", "make them constant")
     if activation is not None:
-        code = _CODES[activation]
-        unary(ctx, node, Unary(code, int8=code != Op.RELU_N1_TO_1))
+        unary(ctx, node, Unary(_CODES[activation], int8=True))
         return
-    ctx.count(node, int8=False)
-    form = unquantized(ctx, node.inputs[0])
-    for code, bound in ((Op.MAXIMUM, bounds[0]), (Op.MINIMUM, bounds[1])):
-        if bound is not None:
-            limit = fixed(ctx, bound, form)
-            form = apply(ctx, code, [form, limit], form, schema.MaximumMinimumOptionsT())
-    ctx.set(node.outputs[0], form)
+    source, output = node.inputs[0], node.outputs[0]
+    quant = ctx.int8(node, Op.MAXIMUM, [source], output)
+    form = ctx.padded(ctx.form(source))
+    # Codes of the output saturate; only a bound within their range needs an operator.
+    form = ctx.convert(form, form.layout, quant)
+    for code, bound, end in ((Op.MAXIMUM, bounds[0], -128), (Op.MINIMUM, bounds[1], 127)):
+        if bound is None or (quant and quant.codes(np.asarray(bound, np.float32)) == end):
+            continue
+        limit = fixed(ctx, bound, form)
+        form = apply(ctx, code, [form, limit], form, schema.MaximumMinimumOptionsT())
+    ctx.set(output, form)
 
 
 def softmax(ctx: Lowering, node: ir.Node) -> None:
@@ -108,11 +111,33 @@ def leaky_relu(ctx: Lowering, node: ir.Node) -> None:
 
 
 def elu(ctx: Lowering, node: ir.Node) -> None:
-    """Lower Elu."""
+    """Lower Elu; TFLite has alpha 1, any other is max(x, 0) plus alpha times elu of min(x, 0)."""
     alpha = attribute(node, "alpha", 1.0)
-    if alpha != 1.0:
-        raise unsupported(node, f"its alpha is {alpha}", "use alpha 1")
-    unary(ctx, node, Unary(Op.ELU, int8=True))
+    if alpha == 1.0:
+        unary(ctx, node, Unary(Op.ELU, int8=True))
+        return
+    ctx.count(node, int8=False)
+    form = unquantized(ctx, node.inputs[0])
+    zero = fixed(ctx, 0.0, form)
+    below = apply(ctx, Op.MINIMUM, [form, zero], form, schema.MaximumMinimumOptionsT())
+    curve = apply(ctx, Op.ELU, [below], form)
+    scaled = apply(ctx, Op.MUL, [curve, fixed(ctx, alpha, form)], form, schema.MulOptionsT())
+    above = apply(ctx, Op.RELU, [form], form)
+    ctx.set(node.outputs[0], apply(ctx, Op.ADD, [above, scaled], form, schema.AddOptionsT()))
+
+
+def negate(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Neg; in int8, for which TFLite has no kernel, it is a product with -1."""
+    source, output = node.inputs[0], node.outputs[0]
+    quant = ctx.int8(node, Op.MUL, [source], output)
+    form = ctx.padded(ctx.form(source))
+    form = ctx.convert(form, form.layout, form.quant if quant else None)
+    out = ctx.new(output, form.layout, quant)
+    if quant is None:
+        ctx.writer.operator(Op.NEG, [form.tensor], [out], schema.NegOptionsT())
+        return
+    minus_one = number(ctx, -1.0, quant)
+    ctx.writer.operator(Op.MUL, [form.tensor, minus_one], [out], schema.MulOptionsT())
 
 
 def gelu(ctx: Lowering, node: ir.Node) -> None:
@@ -128,24 +153,42 @@ def prelu(ctx: Lowering, node: ir.Node) -> None:
     slopes = ctx.constant(node.inputs[1])
     if slopes is None:
         raise unsupported(node, "its slopes are computed at run time", "make them constant")
-    ctx.count(node, int8=False)
-    form = unquantized(ctx, node.inputs[0])
-    finish(ctx, node.outputs[0], apply(ctx, Op.PRELU, [form, fixed(ctx, slopes, form)], form))
+    source, output = node.inputs[0], node.outputs[0]
+    assert node.inputs[1] is not None
+    quant = ctx.wanted(output)
+    codes = None if quant is None else constant_codes(node.inputs[1], slopes, quant.bits)
+    if codes is None or not has_kernel(Op.PRELU, quant, ctx.form(source).quant):
+        quant = None
+    ctx.count(node, int8=quant is not None)
+    form = ctx.padded(ctx.form(source))
+    form = ctx.convert(form, form.layout, form.quant if quant else None)
+    if codes is not None and quant is not None:
+        factors = ctx.writer.constant("slopes", form.layout.arrange(codes.values), codes.quant)
+    else:
+        factors = fixed(ctx, slopes, form).tensor
+    out = ctx.new(output, form.layout, quant)
+    ctx.writer.operator(Op.PRELU, [form.tensor, factors], [out])
 
 
 def hard_sigmoid(ctx: Lowering, node: ir.Node) -> None:
     """Lower HardSigmoid: relu6(6 * (alpha * x + beta)) / 6."""
     alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
     source, output = node.inputs[0], node.outputs[0]
-    plain_slope = abs(6 * alpha - 1) < 1e-6
-    quant = ctx.wanted(output) if plain_slope else None
+    slope = 6 * alpha
+    quant = ctx.wanted(output) if slope > 0 else None
     quant = quant if has_kernel(Op.ADD, quant, ctx.form(source).quant) else None
     ctx.count(node, int8=quant is not None)
     form = ctx.padded(ctx.form(source))
     form = ctx.convert(form, form.layout, form.quant if quant else None)
-    if not plain_slope:
-        slope = fixed(ctx, 6 * alpha, form)
-        form = apply(ctx, Op.MUL, [form, slope], form, schema.MulOptionsT())
+    if abs(slope - 1) >= 1e-6:
+        scaled = form
+        if form.quant is not None:
+            # The codes stay, their scale takes the slope.
+            scaled = replace(form, quant=replace(form.quant, scale=form.quant.scale * slope))
+        factor = number(ctx, slope, form.quant)
+        form = apply(
+            ctx, Op.MUL, [form, replace(form, tensor=factor)], scaled, schema.MulOptionsT()
+        )
     options = schema.AddOptionsT()
     options.fusedActivationFunction = Activation.RELU6
     middle = ctx.temporary(
@@ -205,7 +248,7 @@ def _softplus(ctx: Lowering, form: Form) -> Form:
 
 
 def number(ctx: Lowering, value: float, quant: Quant | None) -> int:
-    """Write one positive number, as float or as a code of the width of ``quant``."""
+    """Write one number, as float or as a code of the width of ``quant``."""
     array = np.asarray([value], np.float32)
     if quant is None:
         return ctx.writer.constant("number", array)

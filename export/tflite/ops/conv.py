@@ -7,10 +7,10 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
 from ..layout import NHWC
-from ..lowering import Form, Lowering
+from ..lowering import Lowering
 from ..nodes import attribute, is_constant, optional_input, shape_of, unsupported
 from ..weights import choose
-from ..windows import Window, place
+from ..windows import Window, as_image, image_shape, place
 
 
 def conv(ctx: Lowering, node: ir.Node) -> None:
@@ -31,7 +31,7 @@ def conv(ctx: Lowering, node: ir.Node) -> None:
     values = values[:, :, None] if values.ndim == 3 else values
     out_channels, depth, height, width = values.shape
     window = Window.of(node, (height, width))
-    data, same = place(ctx, _image(ctx, ctx.form(source)), window, weights.source)
+    data, same = place(ctx, as_image(ctx, ctx.form(source)), window, weights.source)
     groups = attribute(node, "group", 1)
     if depth == 1 and groups > 1:
         # (channels * multiplier, 1, kH, kW) -> (1, kH, kW, channels * multiplier)
@@ -47,15 +47,6 @@ def conv(ctx: Lowering, node: ir.Node) -> None:
     options.dilationHFactor, options.dilationWFactor = window.dilations
     options.fusedActivationFunction = activation
     inputs = [data, *weights.write(ctx, node, arranged, axis)]
-    *batch, length = shape_of(output)
-    shape = (*batch, 1, length) if len(batch) == 2 else (*batch, length)
-    made = ctx.temporary(str(output.name), shape, NHWC, weights.quant)
+    made = ctx.temporary(str(output.name), image_shape(shape_of(output)), NHWC, weights.quant)
     ctx.writer.operator(code, inputs, [made.tensor], options)
     ctx.set(output, ctx.reshape(made, shape_of(output)))
-
-
-def _image(ctx: Lowering, form: Form) -> Form:
-    """Return (N, C, L) as (N, C, 1, L), an image as it is."""
-    if len(form.shape) == 4:
-        return form
-    return ctx.reshape(form, (*form.shape[:2], 1, form.shape[2]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +14,12 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
 from ..layout import Layout, plain, preferred
-from ..lowering import Lowering
-from ..nodes import constant, shape_of, unsupported
+from ..lowering import Form, Lowering
+from ..nodes import constant, shape_of
 from ..quantization import Quant, parameters, shifted_codes
+from ..steps import apply, fixed
 from ..versions import has_kernel
+from .joining import joined_quant
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,10 @@ _COARSEST: Final = 2.0**14
 ADD: Final = Binary(Op.ADD, schema.AddOptionsT, fuses=True, int8=True)
 SUB: Final = Binary(Op.SUB, schema.SubOptionsT, fuses=True, int8=True)
 MUL: Final = Binary(Op.MUL, schema.MulOptionsT, fuses=True, int8=True)
+# Its int8 kernel came late and has no version of its own: an older runtime would take the file and
+# fail. And a code of zero, which small divisors have, divides by zero.
 DIV: Final = Binary(Op.DIV, schema.DivOptionsT, fuses=True, int8=False)
 POW: Final = Binary(Op.POW, schema.PowOptionsT, fuses=False, int8=False)
-MAXIMUM: Final = Binary(Op.MAXIMUM, schema.MaximumMinimumOptionsT, fuses=False, int8=False)
-MINIMUM: Final = Binary(Op.MINIMUM, schema.MaximumMinimumOptionsT, fuses=False, int8=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +62,6 @@ class Codes:
 
 def binary(ctx: Lowering, node: ir.Node, kind: Binary) -> None:
     """Lower an operator of two inputs and the activation after it."""
-    if len(node.inputs) != 2:
-        raise unsupported(node, f"it has {len(node.inputs)} inputs", "use two at a time")
     activation, output = ctx.fuse_activation(node) if kind.fuses else (0, node.outputs[0])
     quant = ctx.wanted(output) if kind.int8 else None
     if quant is not None and not _on_codes(ctx, node, kind.code, quant):
@@ -73,6 +73,35 @@ def binary(ctx: Lowering, node: ir.Node, kind: Binary) -> None:
     if kind.fuses:
         options.fusedActivationFunction = activation
     ctx.writer.operator(kind.code, inputs, [ctx.new(output, layout, quant)], options)
+
+
+def extremum(ctx: Lowering, node: ir.Node, code: int) -> None:
+    """Lower Max or Min of any number of values.
+
+    TFLite's int8 kernels compare codes, so all values are brought to the output's parameters:
+    what these cannot hold is not chosen, or saturates in the output as well.
+    """
+    output = node.outputs[0]
+    computed = [ctx.form(value) for value in node.inputs if ctx.constant(value) is None]
+    quant = joined_quant(ctx, node, computed)
+    if not has_kernel(code, quant, *(form.quant for form in computed)):
+        quant = None
+    ctx.count(node, int8=quant is not None)
+    layout = common_layout(ctx, node)
+    like = Form(-1, (1,) * len(layout.perm), layout, quant)
+    forms = []
+    for value in node.inputs:
+        array = ctx.constant(value)
+        if array is not None:
+            forms.append(fixed(ctx, array, like))
+        else:
+            forms.append(ctx.convert(_spread(ctx, value, len(layout.perm)), layout, quant))
+    form = forms[0]
+    for other in forms[1:]:
+        shape = np.broadcast_shapes(like.shape, form.shape, other.shape)
+        options = schema.MaximumMinimumOptionsT()
+        form = apply(ctx, code, [form, other], replace(like, shape=shape), options)
+    ctx.set(output, form)
 
 
 def common_layout(ctx: Lowering, node: ir.Node) -> Layout:
@@ -110,11 +139,16 @@ def operand(ctx: Lowering, value: ir.Value | None, layout: Layout, quant: Quant 
         if codes is not None:
             return ctx.writer.constant(name, layout.arrange(codes.values), codes.quant)
         return ctx.writer.constant(name, layout.arrange(array.astype(np.float32)))
+    form = _spread(ctx, value, len(layout.perm))
+    return ctx.convert(form, layout, form.quant if quant is not None else None).tensor
+
+
+def _spread(ctx: Lowering, value: ir.Value | None, rank: int) -> Form:
+    """Return a value's form with axes of length 1 in front, up to ``rank``."""
     form = ctx.padded(ctx.form(value))
-    rank = len(layout.perm)
     if len(form.shape) < rank:
         form = ctx.reshape(form, (1,) * (rank - len(form.shape)) + form.shape)
-    return ctx.convert(form, layout, form.quant if quant is not None else None).tensor
+    return form
 
 
 def constant_codes(value: ir.Value, array: NDArray[Any], bits: int) -> Codes | None:

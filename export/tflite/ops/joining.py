@@ -24,7 +24,7 @@ def concat(ctx: Lowering, node: ir.Node) -> None:
     forms = {
         value: ctx.padded(ctx.form(value)) for value in node.inputs if not _is_constant(ctx, value)
     }
-    quant = _joined_quant(ctx, node, list(forms.values()))
+    quant = joined_quant(ctx, node, list(forms.values()))
     layout = _joined_layout(list(forms.values()), len(shape_of(output)))
     inputs = [_joined(ctx, value, forms, layout, quant) for value in node.inputs]
     options = schema.ConcatenationOptionsT()
@@ -38,6 +38,10 @@ def split(ctx: Lowering, node: ir.Node) -> None:
     rank = len(shape_of(source))
     axis = attribute(node, "axis", 0) % rank
     form = unflattened(ctx, ctx.form(source))
+    order = _order_in_products(node)
+    if order is not None:
+        # Queries, keys and values of an attention: one TRANSPOSE before they are cut, not three.
+        form = ctx.convert(form, Layout(order), form.quant)
     sizes = [shape_of(output)[axis] for output in node.outputs]
     made = [ctx.new(output, form.layout, form.quant) for output in node.outputs]
     where = ctx.writer.constant("axis", np.asarray(form.layout.axis(axis), np.int32))
@@ -50,6 +54,34 @@ def split(ctx: Lowering, node: ir.Node) -> None:
         options.numSplits = len(sizes)
         lengths = ctx.writer.constant("sizes", np.asarray(sizes, np.int32))
         ctx.writer.operator(Op.SPLIT_V, [form.tensor, lengths, where], made, options)
+
+
+def _order_in_products(node: ir.Node) -> tuple[int, ...] | None:
+    """Return the order of axes in which products take all outputs, matrices transposed or not."""
+    orders = set()
+    for output in node.outputs:
+        user = _only_user(output)
+        if user is None or user.op_type != "Transpose":
+            return None
+        product = _only_user(user.outputs[0])
+        while product is not None and product.op_type in ("Mul", "Reshape", "Transpose"):
+            product = _only_user(product.outputs[0])
+        if product is None or product.op_type != "MatMul":
+            return None
+        *outer, row, column = attribute(user, "perm", ())
+        orders.add((*outer, min(row, column), max(row, column)))
+    return orders.pop() if len(orders) == 1 else None
+
+
+def _only_user(value: ir.Value) -> ir.Node | None:
+    """Return the node that alone reads a value, behind the pairs on it."""
+    users = {use.node for use in value.uses()}
+    if len(users) != 1 or value.is_graph_output():
+        return None
+    user = users.pop()
+    if user.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        return _only_user(user.outputs[0])
+    return user
 
 
 def gather(ctx: Lowering, node: ir.Node) -> None:
@@ -119,8 +151,14 @@ def _is_constant(ctx: Lowering, value: ir.Value | None) -> bool:
     return ctx.constant(value) is not None
 
 
-def _joined_quant(ctx: Lowering, node: ir.Node, forms: list[Form]) -> Quant | None:
-    """Return the parameters to join with: the ones that users want, or that all inputs have."""
+def joined_quant(ctx: Lowering, node: ir.Node, forms: list[Form]) -> Quant | None:
+    """Return the parameters to join with: the ones that users want, or that all inputs have.
+
+    Args:
+        ctx: The lowering.
+        node: Its output holds values of its inputs.
+        forms: Those of the inputs that are not constant.
+    """
     found = {form.quant for form in forms}
     if None in found:
         return None

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from ..layout import Layout, plain, same_memory
 from ..lowering import Form, Lowering
 from ..nodes import attribute, is_constant, optional_input, shape_of, unsupported
+from ..steps import finish
 from ..weights import Weights, choose
+from .joining import unflattened
 
 
 def gemm(ctx: Lowering, node: ir.Node) -> None:
     """Lower Gemm with constant weights to FULLY_CONNECTED."""
     bias = optional_input(node, 2)
-    if attribute(node, "transA", 0):
-        raise unsupported(node, "its input is transposed", "transpose it before the layer")
     if not is_constant(node.inputs[1]) or (bias is not None and not is_constant(bias)):
         raise unsupported(
             node, "its weights are computed at run time", "use MatMul and Add for activations"
@@ -41,7 +41,11 @@ def gemm(ctx: Lowering, node: ir.Node) -> None:
             raise unsupported(node, f"alpha is {alpha} in int8", "fold it into the weights")
         weights = replace(weights, values=weights.values * alpha)
     values = weights.values if transposed else weights.values.T
-    _fully_connected(ctx, node, weights, values, output, activation)
+    form = ctx.padded(ctx.form(node.inputs[0]))
+    if attribute(node, "transA", 0):
+        form = unflattened(ctx, form)
+        form = replace(form, shape=form.shape[::-1], layout=form.layout.transposed((1, 0)))
+    _fully_connected(ctx, node, form, weights, values, output, activation)
 
 
 def matmul(ctx: Lowering, node: ir.Node) -> None:
@@ -51,19 +55,27 @@ def matmul(ctx: Lowering, node: ir.Node) -> None:
         bias, last = _following_bias(ctx, node)
         activation, output = ctx.fuse_activation(last)
         weights = choose(ctx, node, output, axis=1, bias=bias)
-        _fully_connected(ctx, node, weights, weights.values.T, output, activation)
+        form = ctx.padded(ctx.form(node.inputs[0]))
+        _fully_connected(ctx, node, form, weights, weights.values.T, output, activation)
         return
     output = node.outputs[0]
-    shapes = [shape_of(value) for value in node.inputs]
-    if min(map(len, shapes)) < 2:
-        raise unsupported(node, f"its operands have shapes {shapes}", "use matrices")
     quant = ctx.int8(node, Op.BATCH_MATMUL, node.inputs, output)
-    operands = [_matrix(ctx, ctx.form(value), int8=quant is not None) for value in node.inputs]
+    forms = [ctx.padded(ctx.form(value)) for value in node.inputs]
+    shape = list(shape_of(output))
+    # A vector is a matrix of one row on the left, of one column on the right.
+    if len(forms[1].shape) == 1:
+        forms[1] = ctx.reshape(forms[1], (*forms[1].shape, 1))
+        shape.append(1)
+    if len(forms[0].shape) == 1:
+        forms[0] = ctx.reshape(forms[0], (1, *forms[0].shape))
+        shape.insert(len(shape) - 1, 1)
+    operands = [_matrix(ctx, form, int8=quant is not None) for form in forms]
     options = schema.BatchMatMulOptionsT()
     options.adjX, options.adjY = operands[0][1], operands[1][1]
     inputs = [tensor for tensor, _ in operands]
-    out = ctx.new(output, plain(len(shape_of(output))), quant)
-    ctx.writer.operator(Op.BATCH_MATMUL, inputs, [out], options)
+    made = ctx.temporary(str(output.name), tuple(shape), plain(len(shape)), quant)
+    ctx.writer.operator(Op.BATCH_MATMUL, inputs, [made.tensor], options)
+    finish(ctx, output, made)
 
 
 def _matrix(ctx: Lowering, form: Form, *, int8: bool) -> tuple[int, bool]:
@@ -97,22 +109,28 @@ def _following_bias(ctx: Lowering, node: ir.Node) -> tuple[NDArray[Any] | None, 
 def _fully_connected(
     ctx: Lowering,
     node: ir.Node,
+    form: Form,
     weights: Weights,
     values: NDArray[Any],
     output: ir.Value,
     activation: int,
 ) -> None:
-    """Emit the layer for ``values`` of shape (O, I)."""
-    form = ctx.padded(ctx.form(node.inputs[0]))
+    """Emit the layer for ``values`` of shape (O, I) and an input in ``form``."""
     flattened = form.layout.flattened
     # The input keeps its order: the weights' columns follow it.
     arranged = values if flattened is None else flattened.arrange(values)
     layout = form.layout if flattened is not None else plain(len(form.shape))
+    shape = shape_of(output)
+    data = ctx.convert(form, layout, weights.source).tensor
+    # A matrix of tokens that were images or batches before is read, and written, as these.
+    natural = ctx.writer.tensors[ctx.unreshaped(data)].shape
+    if flattened is None and natural[-1] == form.shape[-1] and len(natural) <= 4:
+        data, shape = ctx.unreshaped(data), (*natural[:-1], shape[-1])
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = activation
-    options.keepNumDims = len(form.shape) > 2
+    options.keepNumDims = len(shape) > 2
     options.asymmetricQuantizeInputs = weights.dynamic
-    data = ctx.convert(form, layout, weights.source).tensor
     inputs = [data, *weights.write(ctx, node, arranged, 0, shape=values.shape)]
-    out = ctx.new(output, plain(len(shape_of(output))), weights.quant)
-    ctx.writer.operator(Op.FULLY_CONNECTED, inputs, [out], options)
+    made = ctx.temporary(str(output.name), shape, plain(len(shape)), weights.quant)
+    ctx.writer.operator(Op.FULLY_CONNECTED, inputs, [made.tensor], options)
+    ctx.set(output, ctx.reshape(made, shape_of(output)))

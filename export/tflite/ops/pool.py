@@ -15,7 +15,8 @@ from ..layout import NHWC, Shape
 from ..lowering import Form, Lowering
 from ..nodes import attribute, shape_of, unsupported
 from ..quantization import Quant
-from ..windows import Window, surround
+from ..steps import apply, finish, fixed
+from ..windows import Window, as_image, image_shape, surround
 
 
 def max_pool(ctx: Lowering, node: ir.Node) -> None:
@@ -25,13 +26,13 @@ def max_pool(ctx: Lowering, node: ir.Node) -> None:
         raise unsupported(node, f"its dilations are {window.dilations}", "use a dense window")
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise unsupported(node, "its indices are used", "use only its maximum")
-    output = node.outputs[0]
     window = _with_ceil(node, window)
-    form = ctx.convert(ctx.form(node.inputs[0]), NHWC, ctx.form(node.inputs[0]).quant)
+    form = as_image(ctx, ctx.form(node.inputs[0]))
+    form = ctx.convert(form, NHWC, form.quant)
     same = window.is_same(form.shape[2:])
     if not same:
         form = _pad_lowest(ctx, form, window, zero=_not_negative(ctx, node.inputs[0]))
-    _pool(ctx, Op.MAX_POOL_2D, form.tensor, window, same, ctx.new(output, NHWC, form.quant))
+    finish(ctx, node.outputs[0], _pool(ctx, node, Op.MAX_POOL_2D, form, window, same=same))
 
 
 def average_pool(ctx: Lowering, node: ir.Node) -> None:
@@ -44,7 +45,7 @@ def average_pool(ctx: Lowering, node: ir.Node) -> None:
         # What an adaptive pooling becomes that has the wanted size already.
         ctx.set(output, ctx.form(source))
         return
-    sizes, positions = shape_of(source)[2:], shape_of(output)[2:]
+    sizes, positions = image_shape(shape_of(source))[2:], image_shape(shape_of(output))[2:]
     include = bool(attribute(node, "count_include_pad", 0))
     full = _with_ceil(node, window)
     # TFLite's SAME leaves padding out of the count.
@@ -56,29 +57,25 @@ def average_pool(ctx: Lowering, node: ir.Node) -> None:
     if quant is not None and (not exact or ctx.wanted(output) is None):
         quant = None
     ctx.count(node, int8=quant is not None)
-    form = ctx.convert(form, NHWC, quant)
-    data = form.tensor if same else surround(ctx, form, full).tensor
-    if exact:
-        _pool(ctx, Op.AVERAGE_POOL_2D, data, full, same, ctx.new(output, NHWC, quant))
-        return
-    sums = ctx.temporary(f"{output.name}_padded_mean", shape_of(output), NHWC, None)
-    _pool(ctx, Op.AVERAGE_POOL_2D, data, full, False, sums.tensor)
-    factor = ctx.writer.constant(f"{output.name}_share", NHWC.arrange(share[None, None]))
-    ctx.writer.operator(
-        Op.MUL, [sums.tensor, factor], [ctx.new(output, NHWC, None)], schema.MulOptionsT()
-    )
+    form = ctx.convert(as_image(ctx, form), NHWC, quant)
+    form = form if same else surround(ctx, form, full)
+    made = _pool(ctx, node, Op.AVERAGE_POOL_2D, form, full, same=same)
+    if not exact:
+        made = apply(ctx, Op.MUL, [made, fixed(ctx, share, made)], made, schema.MulOptionsT())
+    finish(ctx, output, made)
 
 
 def _window(node: ir.Node) -> Window:
-    kernel = attribute(node, "kernel_shape", ())
-    if len(kernel) != 2:
-        raise unsupported(node, f"its window has {len(kernel)} axes", "use 2-D pooling")
-    return Window.of(node, (int(kernel[0]), int(kernel[1])))
+    kernel = [int(size) for size in attribute(node, "kernel_shape", ())]
+    if len(kernel) not in (1, 2):
+        raise unsupported(node, f"its window has {len(kernel)} axes", "use 1-D or 2-D pooling")
+    height, width = (1, *kernel)[-2:]
+    return Window.of(node, (height, width))
 
 
 def _with_ceil(node: ir.Node, window: Window) -> Window:
     """Return the window with the pads after the image that its last positions need."""
-    source, output = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    source, output = (image_shape(shape_of(v)) for v in (node.inputs[0], node.outputs[0]))
     pads = []
     for axis in (0, 1):
         before, after = window.pads[axis]
@@ -140,9 +137,15 @@ def _lowest(ctx: Lowering, quant: Quant | None) -> int:
     return ctx.writer.constant("lowest", np.asarray([quant.lowest], quant.dtype), quant)
 
 
-def _pool(ctx: Lowering, code: int, data: int, window: Window, same: bool, out: int) -> None:
+def _pool(
+    ctx: Lowering, node: ir.Node, code: int, form: Form, window: Window, *, same: bool
+) -> Form:
+    """Write the pooling of an image; in int8 it keeps the parameters."""
+    output = node.outputs[0]
+    made = ctx.temporary(str(output.name), image_shape(shape_of(output)), NHWC, form.quant)
     options: Any = schema.Pool2DOptionsT()
     options.padding = schema.Padding.SAME if same else schema.Padding.VALID
     options.strideH, options.strideW = window.strides
     options.filterHeight, options.filterWidth = window.kernel
-    ctx.writer.operator(code, [data], [out], options)
+    ctx.writer.operator(code, [form.tensor], [made.tensor], options)
+    return made

@@ -12,7 +12,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from ..layout import plain
 from ..lowering import Lowering
 from ..nodes import attribute, optional_input, shape_of, unsupported
-from .joining import unflattened
+from .joining import picked, unflattened
 
 
 def identity(ctx: Lowering, node: ir.Node) -> None:
@@ -106,13 +106,19 @@ def slice_(ctx: Lowering, node: ir.Node) -> None:
     axes = ctx.integers(node, "axes", 3) or list(range(len(starts)))
     steps = ctx.integers(node, "steps", 4) or [1] * len(starts)
     begin, stride = [0] * rank, [1] * rank
-    for start, axis, step in zip(starts, axes, steps, strict=True):
-        if step < 1:
-            raise unsupported(node, f"it steps by {step}", "step forwards")
+    form = unflattened(ctx, ctx.form(source))
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 0:
+            # STRIDED_SLICE has no end before the first position: they are picked one by one.
+            where = np.arange(shape[axis])[slice(start, max(end, -shape[axis] - 1), step)]
+            form = picked(ctx, f"{output.name}_back", form, axis % rank, where)
+            continue
         begin[axis] = slice(start, None, step).indices(shape[axis])[0]
         stride[axis] = step
-    form = unflattened(ctx, ctx.form(source))
     size = shape_of(output)
+    if form.shape == size:
+        ctx.set(output, form)
+        return
     perm = list(form.layout.perm)
     first = np.asarray(begin, np.int32)[perm]
     extent, step_by = np.asarray(size, np.int32)[perm], np.asarray(stride, np.int32)[perm]

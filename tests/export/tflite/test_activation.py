@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from edgecls.core.errors import UnsupportedOperatorError
-from edgecls.export.tflite import lower
-
 SHAPES = [(1, 12), (1, 3, 4, 5)]
 
 
@@ -39,7 +36,7 @@ def test_exponential(lab):
     assert all(lowered.left_float == () for lowered in lab.both(lab.one("Exp", (1, 3, 4, 5))))
 
 
-@pytest.mark.parametrize("op", ["Neg", "Floor", "Reciprocal", "Softplus", "Mish"])
+@pytest.mark.parametrize("op", ["Floor", "Reciprocal", "Softplus", "Mish"])
 def test_in_float(lab, op):
     lab.float_check(lab.one(op, (1, 3, 4, 5)))
 
@@ -51,14 +48,33 @@ def test_of_positive_values(lab, op):
     lab.both(lab.graph(nodes, (1, 3, 4, 5)), left_float=op == "Sqrt", steps=2)
 
 
+def test_negation_is_exact(lab):
+    _, lowered = lab.both(lab.one("Neg", (1, 3, 4, 5)))
+
+    assert lowered.quantized == 1
+
+
 def test_hard_sigmoid_of_another_slope(lab):
-    lab.float_check(lab.one("HardSigmoid", (1, 6), alpha=0.3, beta=0.4))
+    model = lab.one("HardSigmoid", (1, 6), alpha=0.3, beta=0.4)
+
+    lab.float_check(model)
+    # Two roundings inside, as with the usual slope.
+    assert lab.int8_check(lab.quantize(model), steps=2).left_float == ()
 
 
 def test_prelu(lab):
-    slopes = lab.rng.uniform(0, 1, (3, 1, 1)).astype(np.float32)
+    slopes = lab.rng.uniform(-0.5, 1, (3, 1, 1)).astype(np.float32)
+    model = lab.one("PRelu", (1, 3, 4, 5), [slopes])
 
-    lab.float_check(lab.one("PRelu", (1, 3, 4, 5), [slopes]))
+    lab.float_check(model)
+    # Slopes that nobody quantized are not rounded.
+    assert lab.int8_check(lab.quantize(model), left_float=1).left_float == ("PRelu_0",)
+
+
+def test_prelu_of_one_slope(lab):
+    lowered = lab.int8_check(lab.quantize(lab.one("PRelu", (1, 3, 4, 5), [np.float32([0.3])])))
+
+    assert lowered.quantized == 1
 
 
 @pytest.mark.parametrize(
@@ -68,10 +84,32 @@ def test_clip(lab, low, high):
     bounds = [None if limit is None else np.float32(limit) for limit in (low, high)]
     model = lab.one("Clip", (1, 3, 4, 5), bounds)
 
-    lab.float_check(model)
-    assert lab.int8_check(
-        lab.quantize(model), left_float=len(lower(lab.quantize(model)).left_float)
-    )
+    lowered = lab.both(model)[1]
+
+    assert lowered.quantized == 1
+
+
+def test_clip_to_the_range_of_its_codes_is_no_operator(lab, operators):
+    model = lab.quantize(lab.one("Clip", (1, 3, 4, 5), [np.float32(-0.5), np.float32(0.25)]))
+
+    # The input has its own parameters: a QUANTIZE saturates.
+    assert set(operators(lab.int8_check(model))) <= {"QUANTIZE", "TRANSPOSE"}
+
+
+def test_clip_within_the_range_of_its_codes(lab, operators):
+    nodes = [
+        helper.make_node("Clip", ["x", "low", "high"], ["c"]),
+        helper.make_node("Mul", ["c", "c"], ["y"]),
+    ]
+    numbers = {"low": np.float32(-0.5), "high": np.float32(0.25)}
+    model = lab.quantize(lab.graph(nodes, (1, 12), numbers))
+    for tensor in model.graph.initializer:
+        if tensor.name == "c_s":
+            tensor.raw_data = np.float32(1 / 50).tobytes()
+
+    found = operators(lab.int8_check(model))
+
+    assert (found["MAXIMUM"], found["MINIMUM"]) == (1, 1)
 
 
 @pytest.mark.parametrize("op", ["Relu", "Sigmoid"])
@@ -86,9 +124,9 @@ def test_another_output_scale_is_requantized(lab, operators, op):
     assert operators(lowered)["QUANTIZE"] == (op == "Sigmoid")
 
 
-def test_elu_of_another_alpha_is_refused(lab):
-    with pytest.raises(UnsupportedOperatorError, match="alpha"):
-        lower(lab.one("Elu", (1, 4), alpha=0.5))
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_elu_of_another_alpha(lab, alpha):
+    lab.both(lab.one("Elu", (1, 3, 4, 5), alpha=alpha), left_float=1)
 
 
 def test_softplus_does_not_overflow(lab):

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from edgecls.core.errors import UnsupportedOperatorError
 from edgecls.export.tflite import lower
 
 
@@ -21,7 +20,7 @@ def test_two_activations(lab, op, shape):
     ]
     model = lab.graph(nodes, shape)
 
-    lab.both(model, left_float=op in {"Max", "Min"})
+    assert lab.both(model)[1].left_float == ()
 
 
 @settings(max_examples=40, deadline=None)
@@ -123,8 +122,32 @@ def test_squeeze_and_excite(lab, operators):
         assert operators(lowered)["TRANSPOSE"] == 0
 
 
-def test_three_inputs_are_refused(lab):
-    nodes = [helper.make_node("Max", ["x", "x", "x"], ["y"])]
+@pytest.mark.parametrize("op", ["Max", "Min"])
+@pytest.mark.parametrize("names", [["x"], ["x", "s", "c"], ["one", "c", "x", "s"]])
+@pytest.mark.parametrize("shape", [(1, 6), (1, 3, 4, 6)])
+def test_extremum_of_any_number(lab, op, names, shape):
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["s"]),
+        helper.make_node(op, names, ["m"]),
+        helper.make_node("Add", ["m", "s"], ["y"]),
+    ]
+    constants = {"c": lab.rng.normal(size=6).astype(np.float32), "one": np.float32(0.25)}
 
-    with pytest.raises(UnsupportedOperatorError, match="3 inputs"):
-        lower(lab.graph(nodes, (1, 4)))
+    for lowered in lab.both(lab.graph(nodes, shape, constants), steps=1):
+        assert lowered.left_float == ()
+
+
+def test_extremum_of_equal_parameters_needs_no_others(lab, operators):
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+        helper.make_node("Max", ["a", "b"], ["y"]),
+    ]
+    model = lab.quantize(lab.graph(nodes, (1, 6)), skip=["y"])
+
+    lowered = lower(model)
+    (expected,) = lab.onnx(model, lab.data(model))
+
+    assert operators(lowered) == {"SPLIT": 1, "MAXIMUM": 1}
+    scale, zero_point = lab.output_params(lowered)
+    found = (lab.tflite(lowered, lab.data(model)).astype(float) - zero_point) * scale
+    assert np.abs(found - expected).max() < 1e-6

@@ -73,6 +73,26 @@ def test_constants_are_aligned_and_kept_once(lab):
     assert sum(b.DataLength() == weight.nbytes for b in held) == 1
 
 
+def test_what_no_output_depends_on_is_left_out(lab, operators):
+    nodes = [
+        helper.make_node("Add", ["x", "unused"], ["nobody"]),
+        helper.make_node("Reshape", ["x", "there"], ["r"]),
+        helper.make_node("Reshape", ["r", "back"], ["b"]),
+        helper.make_node("Relu", ["b"], ["y"]),
+    ]
+    constants = {
+        "there": np.asarray([1, 2, 6]), "back": np.asarray([1, 12]),
+        "unused": np.arange(12, dtype=np.float32),
+    }  # fmt: skip
+
+    lowered = lower(lab.graph(nodes, (1, 12), constants))
+
+    parsed = schema.ModelT.InitFromPackedBuf(lowered.data)
+    assert operators(lowered) == {"RELU": 1}
+    assert len(parsed.subgraphs[0].tensors) == 2
+    assert all(buffer.data is None for buffer in parsed.buffers)
+
+
 def test_versions_are_the_lowest(lab):
     def versions(model):
         parsed = schema.ModelT.InitFromPackedBuf(lower(model).data)

@@ -95,8 +95,106 @@ def test_product_of_activations(lab, operators):
         assert operators(lowered)["BATCH_MATMUL"] == 2
 
 
+@pytest.mark.parametrize("shapes", [((6,), (6, 5)), ((6,), (2, 6, 5)), ((2, 4, 6), (6,))])
+def test_vectors(lab, shapes):
+    left, right = shapes
+    constants = {
+        "l": np.asarray(left, np.int64), "one": np.asarray([0, 0], np.int64),
+        "end": np.asarray([1, np.prod(left)], np.int64), "axes": np.asarray([0, 1], np.int64),
+        "r": weights(lab, *right),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Slice", ["x", "one", "end", "axes"], ["s"]),
+        helper.make_node("Reshape", ["s", "l"], ["a"]),
+        helper.make_node("MatMul", ["a", "r"], ["m"]),
+        helper.make_node("Relu", ["m"], ["y"]),
+    ]
+    model = lab.graph(nodes, (1, int(np.prod(left)) + 1), constants)
+
+    lab.float_check(model)
+
+
+def test_transposed_input(lab):
+    constants = {"w": weights(lab, 6, 5), "b": weights(lab, 5), "s": np.asarray([6, 4])}
+    nodes = [
+        helper.make_node("Reshape", ["x", "s"], ["r"]),
+        helper.make_node("Gemm", ["r", "w", "b"], ["y"], transA=1),
+    ]
+
+    lab.both(lab.graph(nodes, (1, 24), constants), transposes=1)
+
+
 def test_weights_computed_at_run_time_are_refused(lab):
     nodes = [helper.make_node("Gemm", ["x", "x"], ["y"], transB=1)]
 
     with pytest.raises(UnsupportedOperatorError, match="run time"):
         lower(lab.graph(nodes, (1, 4)))
+
+
+def test_tokens_as_a_matrix_need_no_reshape(lab, operators):
+    """What torch's exporter makes of a linear layer: tokens to a matrix, Gemm, and back."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "rows"], ["r"]),
+        helper.make_node("Gemm", ["r", "w", "b"], ["g"]),
+        helper.make_node("Reshape", ["g", "tokens"], ["t"]),
+        helper.make_node("Add", ["t", "x"], ["y"]),
+    ]
+    constants = {
+        "rows": np.asarray([7, 6]), "tokens": np.asarray([1, 7, 6]),
+        "w": weights(lab, 6, 6), "b": weights(lab, 6),
+    }  # fmt: skip
+
+    for lowered in lab.both(lab.graph(nodes, (1, 7, 6), constants), steps=2):
+        assert operators(lowered) == {"FULLY_CONNECTED": 1, "ADD": 1}
+
+
+def test_attention_takes_one_transpose_before_its_parts_and_one_behind(lab, operators):
+    """LeViT's: heads in front, queries, keys and values beside each other along the last axis."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("Reshape", ["m", "heads"], ["h"]),
+        helper.make_node("Split", ["h", "sizes"], ["q", "k", "v"], axis=3),
+        helper.make_node("Transpose", ["q"], ["qt"], perm=[0, 2, 1, 3]),
+        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["v"], ["vt"], perm=[0, 2, 1, 3]),
+        helper.make_node("MatMul", ["qt", "kt"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "vt"], ["o"]),
+        helper.make_node("Transpose", ["o"], ["t"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["t", "tokens"], ["y"]),
+    ]
+    constants = {
+        "w": weights(lab, 6, 2 * 16), "heads": np.asarray([1, 5, 2, 16]),
+        "sizes": np.asarray([4, 4, 8]), "tokens": np.asarray([1, 5, 16]),
+    }  # fmt: skip
+
+    for lowered in lab.both(lab.graph(nodes, (1, 5, 6), constants), transposes=2, steps=3):
+        assert operators(lowered)["TRANSPOSE"] == 2
+
+
+def test_reshapes_and_transposes_in_a_row_are_one(lab, operators):
+    """MobileViT's patches of 2 x 2: an image to tokens per position in the patch, and back."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "rows"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["b", "patches"], ["c"]),
+        helper.make_node("Transpose", ["c"], ["d"], perm=[0, 3, 2, 1]),
+        helper.make_node("Reshape", ["d", "tokens"], ["e"]),
+        helper.make_node("MatMul", ["e", "w"], ["m"]),
+        helper.make_node("Reshape", ["m", "back"], ["f"]),
+        helper.make_node("Transpose", ["f"], ["g"], perm=[0, 3, 2, 1]),
+        helper.make_node("Reshape", ["g", "apart"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["i"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["i", "image"], ["j"]),
+        helper.make_node("GlobalAveragePool", ["j"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    shapes = {
+        "rows": [8 * 3, 2, 3, 2], "patches": [1, 8, 9, 4], "tokens": [4, 9, 8],
+        "back": [1, 4, 9, 8], "apart": [8 * 3, 3, 2, 2], "image": [1, 8, 6, 6],
+    }  # fmt: skip
+    constants = {name: np.asarray(shape) for name, shape in shapes.items()}
+    model = lab.graph(nodes, (1, 8, 6, 6), {**constants, "w": weights(lab, 8, 8)})
+
+    for lowered in lab.both(model, transposes=2, steps=2):
+        assert operators(lowered)["TRANSPOSE"] == 2

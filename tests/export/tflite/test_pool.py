@@ -108,3 +108,23 @@ def test_max_pool_pads_with_zero_where_nothing_is_below(lab, operators, before, 
     lowered = lab.float_check(lab.graph(nodes, (1, 3, 8, 8)))
 
     assert operators(lowered)[expected] == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    length=st.integers(5, 12),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    pad=st.integers(0, 1),
+    op=st.sampled_from(["MaxPool", "AveragePool"]),
+)
+def test_pool_over_one_axis(lab, length, kernel, stride, pad, op):
+    pads = [min(pad, kernel - 1), 0]
+    model = lab.one(op, (1, 3, length), kernel_shape=[kernel], strides=[stride], pads=pads)
+
+    transposes = lower(model).transposes
+    left_float = len(lower(lab.quantize(model)).left_float)
+    lab.both(model, transposes=transposes, left_float=left_float)
+    # One to channels last, one back; a maximum needs no factors.
+    assert transposes <= 2
+    assert left_float <= (op == "AveragePool")

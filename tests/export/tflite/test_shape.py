@@ -62,11 +62,18 @@ def test_slice(lab, starts, steps, ends):
     moved(lab, model)
 
 
-def test_backward_slice_is_refused(lab):
-    model = lab.one("Slice", (1, 5), [ints(4), ints(-9), ints(1), ints(-1)])
+@settings(max_examples=40, deadline=None)
+@given(
+    start=st.integers(1, 9),
+    end=st.sampled_from([0, -6, -7, -99]),
+    step=st.integers(-3, -1),
+    forwards=st.booleans(),
+)
+def test_backward_slice(lab, start, end, step, forwards):
+    bounds = [ints(start, 1), ints(end, 99), ints(-1, 2), ints(step, 2 if forwards else 1)]
+    model = lab.one("Slice", (1, 2, 6, 6), bounds)
 
-    with pytest.raises(UnsupportedOperatorError, match="steps by -1"):
-        lower(model)
+    moved(lab, model)
 
 
 @settings(max_examples=30, deadline=None)
