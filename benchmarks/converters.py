@@ -160,8 +160,10 @@ def prepare(name: str, data: Path, folder: Path) -> Case:
     np.save(folder / "calibration.npy", pixels(list_images(calibration)[: None if real else 16]))
     tensors = preprocess.normalize(pixels(files))
     np.save(folder / "images.npy", np.ascontiguousarray(tensors.transpose(0, 2, 3, 1)))
+    torch.set_num_threads(1)  # on a busy machine more threads wait for each other
     with torch.inference_mode():
-        expected = [module(torch.from_numpy(image[None])).numpy() for image in tensors]
+        expected = [module(torch.from_numpy(part)).numpy()
+                    for part in np.array_split(tensors, len(tensors) // 8)]  # fmt: skip
     sample = torch.zeros(1, *size)
     torch.export.save(torch.export.export(module, (sample,)), folder / "model.pt2")
     truth = None
@@ -183,6 +185,8 @@ def _randomize_batch_norm(module: torch.nn.Module) -> None:
     torch.manual_seed(0)
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             torch.nn.init.uniform_(layer.weight, 0.75, 1.25)
             torch.nn.init.normal_(layer.bias, 0.0, 0.1)
             torch.nn.init.normal_(layer.running_mean, 0.0, 0.1)
@@ -252,8 +256,8 @@ def _export(case: Case, environment: Environment) -> dict[str, Any]:
             return {"error": state["error"]}
         result = _run(case, with_torch, "export_onnx.py", out, precision="fp32", options={})
         (out / "result.json").write_text(json.dumps(result))
-    result = json.loads((out / "result.json").read_text())
-    return result | result["files"][0]
+    found: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return {**found, **found["files"][0]}
 
 
 def _run(
@@ -262,9 +266,8 @@ def _run(
     """Run an adapter; return its result with the process's seconds, also where it crashed."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "job.json").write_text(json.dumps({**case.job, **job, "out": str(out)}))
-    command = [environment.interpreter, PEERS / adapter, out / "job.json"]
+    command = [str(part) for part in (environment.interpreter, PEERS / adapter, out / "job.json")]
     start = time.perf_counter()
-    crash = {"files": [{"variant": "", "stages": {}}], "peak_bytes": 0}
     with (out / "log.txt").open("w") as log:
         try:
             done = subprocess.run(
@@ -277,8 +280,7 @@ def _run(
     if (out / "result.json").is_file():
         result: dict[str, Any] = json.loads((out / "result.json").read_text())
     else:
-        crash["files"][0]["error"] = status
-        result = crash
+        result = {"files": [{"variant": "", "stages": {}, "error": status}], "peak_bytes": 0}
     return result | {"seconds": seconds}
 
 
@@ -291,8 +293,9 @@ def judge(case: Case, row: Row, path: Path) -> None:
             case, "answers", {"file": str(path), "images": str(case.images), "out": str(out)}
         )
     except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines()
-        row.error = f"the file does not run: {lines[-1] if lines else error.returncode}"
+        last = error.stderr.strip().splitlines()[-1:]
+        reason = last[0] if last and error.returncode > 0 else f"exit status {error.returncode}"
+        row.error = f"the file does not run: {reason}"
         return
     logits = np.load(out)
     row.operators = found["operators"]
@@ -316,7 +319,7 @@ def time_together(case: Case, running: list[tuple[Row, Path]], rounds: int) -> N
 def _tflite(case: Case, what: str, job: dict[str, Any]) -> Any:
     path = case.folder / f"{what}.json"
     path.write_text(json.dumps(job))
-    command = [sys.executable, PEERS / "run_tflite.py", what, path]
+    command = [sys.executable, str(PEERS / "run_tflite.py"), what, str(path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -22,8 +22,9 @@ def convert(job: Job) -> None:
     with job.stage("load"):
         module = load_model(str(job.model)).module
     assert module is not None
+    channels, height, width = job.size
     with job.stage("torch -> ONNX"):
-        model = TorchToOnnx(input_size=job.size, fixed_batch=1)(module)
+        model = TorchToOnnx(input_size=(channels, height, width), fixed_batch=1)(module)
     with job.stage("simplify"):
         model = fuse(simplify(model))
     if job.precision == "int8":

@@ -34,7 +34,7 @@ class Job:
     pixels: Path
     mean: list[float]
     std: list[float]
-    size: tuple[int, int, int]
+    size: list[int]
     precision: str
     out: Path
     options: dict[str, Any]
@@ -79,9 +79,8 @@ def first_line(error: BaseException | str) -> str:
 def main(convert: Callable[[Job], None]) -> None:
     """Run the job that the first argument names, and write ``out/result.json``."""
     fields = json.loads(Path(sys.argv[1]).read_text())
-    paths = {name: Path(fields.pop(name)) for name in ("model", "onnx", "pixels", "out")}
-    size: Any = tuple(fields.pop("size"))
-    job = Job(**fields, **paths, size=size)
+    fields |= {name: Path(fields[name]) for name in ("model", "onnx", "pixels", "out")}
+    job = Job(**fields)
     try:
         convert(job)
     except (Exception, SystemExit) as error:  # whatever a converter raises is its result
