@@ -308,9 +308,10 @@ def judge(case: Case, row: Row, path: Path) -> None:
 
 def time_together(case: Case, running: list[tuple[Row, Path]], rounds: int) -> None:
     """Time files in blocks that take turns, in several processes one after the other."""
-    job = {"files": [str(path) for _, path in running], "images": str(case.images),
-           "rounds": rounds}  # fmt: skip
-    runs = [_tflite(case, "latency", job) for _ in range(PROCESSES)]
+    job = {
+        "files": [str(path) for _, path in running], "images": str(case.images), "rounds": rounds
+    }  # fmt: skip
+    runs = [_tflite(case, "latency", job | {"seed": seed}) for seed in range(PROCESSES)]
     blocks = [[time for run in runs for time in run[index]] for index in range(len(running))]
     for (row, _), times, ratio in zip(running, blocks, ratios(blocks, control=1), strict=True):
         row.latency_ms, row.to_best = median(times), ratio

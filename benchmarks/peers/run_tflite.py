@@ -33,22 +33,23 @@ def answers(file: str, images: str, out: str) -> dict[str, Any]:
     return {"operators": operators(Path(file).read_bytes())}
 
 
-def latency(files: list[str], images: str, rounds: int) -> list[list[float]]:
+def latency(files: list[str], images: str, rounds: int, seed: int = 0) -> list[list[float]]:
     """Return the fastest call of each block in ms, [file][round].
 
-    One block of each file per round, each round begins with another file: what disturbs the
-    machine disturbs all.
+    One block of each file per round, in another order each time, as what runs before a file and
+    where its memory lies have an effect too; ``seed`` decides the orders.
     """
+    generator = np.random.default_rng(seed)
     image = np.asarray(np.load(images, "r")[:1])
-    networks = [Network(Path(file).read_bytes()) for file in files]
-    calls = []
-    for network in networks:
+    networks: dict[int, Network] = {}
+    calls: dict[int, int] = {}
+    for index in generator.permutation(len(files)).tolist():
+        network = networks[index] = Network(Path(files[index]).read_bytes())
         network(image)
-        calls.append(max(3, round(BLOCK_S / min(network.invoke() for _ in range(3)))))
+        calls[index] = max(3, round(BLOCK_S / min(network.invoke() for _ in range(3))))
     found: list[list[float]] = [[] for _ in files]
-    for turn in range(rounds):
-        for position in range(len(files)):
-            index = (turn + position) % len(files)
+    for _ in range(rounds):
+        for index in generator.permutation(len(files)).tolist():
             network = networks[index]
             network.invoke()  # its weights come back into the cache
             found[index].append(1e3 * min(network.invoke() for _ in range(calls[index])))
