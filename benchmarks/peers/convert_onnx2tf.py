@@ -7,7 +7,6 @@ where that fails, per tensor too.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ def convert(job: Job) -> None:
         return
     images = job.out / "calibration.npy"
     np.save(images, np.load(job.pixels).astype(np.float32) / 255)
-    named = ["input", str(images), json.dumps([[[job.mean]]]), json.dumps([[[job.std]]])]
+    named = ["input", str(images), np.float32([[[job.mean]]]), np.float32([[[job.std]]])]
     for quant_type in ("per-channel", "per-tensor"):
         options = {
             "output_integer_quantized_tflite": True,
