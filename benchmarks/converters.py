@@ -27,9 +27,9 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from common import data_folder, machine, split, work_folder
+from common import data_folder, machine, split, table, work_folder
 from converters_environments import PEERS, Environment
-from converters_report import Row, ratios, report, table
+from converters_report import Row, ratios, report
 from peers.job import first_line
 
 from edgecls.core.values import relative_difference
@@ -72,6 +72,8 @@ CONVERTERS: Final = {
         "onnx2tf-tensorflow", "convert_onnx2tf.py", {"backend": "tf_converter"}, takes_onnx=True
     ),
 }
+# Minutes for each file.
+SLOW: Final = "onnx2tf tf_converter"
 MODELS: Final = {
     "lite0": "timm:tf_efficientnet_lite0",
     "resnet18": "timm:resnet18",
@@ -106,20 +108,20 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, default=PEERS.parent.parent / "build" / "converters")
     parser.add_argument("--python312", default="python3.12", help="onnx2tf needs 3.12 or later")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--converters", nargs="+", choices=CONVERTERS, default=list(CONVERTERS))
+    parser.add_argument("--converters", nargs="+", choices=CONVERTERS,
+                        help=f"default: all; {SLOW} only for lite0")  # fmt: skip
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "int8"),
                         default=["fp32", "int8"])  # fmt: skip
     parser.add_argument("--rounds", type=int, default=40, help="of each latency process")
     parser.add_argument("--keep", type=Path, help="leave all files and logs in a new folder")
     parser.add_argument("--json", type=Path, help="also write all that was measured to a file")
     options = parser.parse_args()
-    environments = {
-        name: Environment(
-            name, options.python312 if name.startswith("onnx2tf") else sys.executable,
-            options.envs.resolve(),
-        )
-        for name in dict.fromkeys(CONVERTERS[key].environment for key in options.converters)
-    }  # fmt: skip
+    needed = [CONVERTERS[name].environment for name in options.converters or CONVERTERS]
+    environments = {}
+    # The first exports the ONNX files too.
+    for name in dict.fromkeys(["edgecls", *needed]):
+        python = options.python312 if name.startswith("onnx2tf") else sys.executable
+        environments[name] = Environment(name, python, options.envs.resolve())
     if options.make_envs:
         for environment in environments.values():
             environment.make()
@@ -130,9 +132,12 @@ def main() -> None:
     measured["environments"] = {name: one.state() for name, one in environments.items()}
     with contextlib.nullcontext(options.keep) if options.keep else work_folder() as folder:
         for model in options.models:
+            names = options.converters or [
+                name for name in CONVERTERS if model == "lite0" or name != SLOW
+            ]
             case = prepare(model, data_folder(), Path(folder) / model)
             for precision in options.precisions:
-                rows = compare(case, precision, options.converters, environments, options.rounds)
+                rows = compare(case, precision, names, environments, options.rounds)
                 print(report(f"{model}, {precision}", rows), flush=True)
                 measured["models"][f"{model} {precision}"] = [asdict(row) for row in rows]
     if options.json:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+LONGEST = 200
+
 
 @dataclass
 class Job:
@@ -70,7 +72,8 @@ class Job:
 def first_line(error: BaseException | str) -> str:
     """Return what went wrong, at its root, in one line."""
     if isinstance(error, str):
-        return next((line for line in error.splitlines() if line.strip()), "no message").strip()
+        line = next((line for line in error.splitlines() if line.strip()), "no message").strip()
+        return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {first_line(str(error))}"

@@ -16,7 +16,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.fixture
 def converters_report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.delitem(sys.modules, "converters_report", raising=False)
+    for name in ("common", "converters_report"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("converters_report")
 
 
