@@ -60,3 +60,19 @@ def test_a_table_with_a_control_and_a_failure(converters_report: ModuleType) -> 
     assert cells[4] == ["peer", "failed", *[""] * 10]
     assert "- edgecls: torch -> ONNX 6.00 s, lower 0.50 s" in text
     assert "- peer failed: `RuntimeError: no | such thing`" in text
+
+
+def test_an_environment_that_cannot_be_made_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    environments = importlib.import_module("converters_environments")
+    environment = environments.Environment("onnx2tf", str(tmp_path / "no-python"), tmp_path)
+
+    before = environment.state()
+    environment.make()
+    after = environment.state()
+
+    assert "--make-envs" in before["error"]
+    assert after.keys() == {"error"}
+    assert "no-python" in after["error"]
