@@ -22,10 +22,11 @@ def dynamic_quantize(ctx: Lowering, node: ir.Node) -> None:
     """Lower DynamicQuantizeLinear to nothing: kernels with int8 weights do it themselves."""
     readers = [use.node for use in node.outputs[0].uses()]
     computing = [use for reader in readers for use in reader.outputs[0].uses()]
-    codes_only = readers and not any(output.is_graph_output() for output in node.outputs)
-    if not codes_only or any(reader.op_type != "DequantizeLinear" for reader in readers) or any(
-        use.node.op_type not in COMPUTING or use.idx != 0 for use in computing
-    ):
+    kept = any(output.is_graph_output() for output in node.outputs)
+    before_weights = all(
+        use.node.op_type in COMPUTING and use.idx == 0 for use in computing
+    ) and all(reader.op_type == "DequantizeLinear" for reader in readers)
+    if kept or not before_weights:
         raise unsupported(
             node,
             "its codes are read by others than a DequantizeLinear before weights",
