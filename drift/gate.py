@@ -18,7 +18,7 @@ import msgspec
 
 from .budgets import Budgets, Measure
 from .metrics import Accuracy, ClassAccuracy, Graded, Metrics
-from .paired import Paired, lower_bound, p_above, p_below, upper_bound
+from .paired import Paired, fewest_unchanged, lower_bound, p_above, p_below, upper_bound
 from .planning import images_for_drop, images_for_share
 from .proportion import exact_bounds, fewest_images
 from .reliability import Reliability
@@ -44,6 +44,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         classes_failed: The classes that are shown to have lost more than the limit.
         classes_judged: How many classes have enough images.
         classes_left_out: How many have not, of those with any.
+        class_images: The fewest that are enough.
     """
 
     measure: Measure
@@ -57,6 +58,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     classes_failed: tuple[int, ...] | None = None
     classes_judged: int | None = None
     classes_left_out: int | None = None
+    class_images: int | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,7 +196,7 @@ def _more(needed: int | None, images: int) -> int | None:
 def _check_classes(graded: Graded, limit: float, alpha: float, shared: float) -> Check:
     """Judge every class on which the limit can be shown to hold at all."""
     budget = limit / 100
-    fewest = fewest_images(budget, alpha)
+    fewest = fewest_unchanged(budget, alpha)
     judged = [found for found in graded.classes if found.images >= fewest]
     left_out = len(graded.classes) - len(judged)
     total = graded.top1.images
@@ -204,6 +206,7 @@ def _check_classes(graded: Graded, limit: float, alpha: float, shared: float) ->
             measure="class_drop", limit=limit, value=None, lower=None, upper=None,
             outcome="undecided", images_needed=math.ceil(total * fewest / largest),
             classes_failed=(), classes_judged=0, classes_left_out=left_out,
+            class_images=fewest,
         )  # fmt: skip
     failed = _holm(judged, budget, shared)
     if failed:
@@ -228,6 +231,7 @@ def _check_classes(graded: Graded, limit: float, alpha: float, shared: float) ->
         classes_failed=tuple(found.index for found in failed),
         classes_judged=len(judged),
         classes_left_out=left_out,
+        class_images=fewest,
     )
 
 

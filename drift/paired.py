@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .proportion import exact_bounds
+from .proportion import exact_bounds, fewest_images
 
 Reals = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ Reals = NDArray[np.float64]
 _SET_LEVEL: Final = 1e-6
 # Rates tried in that set, which is 10 standard errors wide: between two neighbours nothing happens.
 _RATES: Final = 64
-_STEPS: Final = 30
+_STEPS: Final = 20
 _ROUNDING: Final = 1e-9
 
 
@@ -158,6 +158,19 @@ def upper_bound(counts: Paired, alpha: float, budget: float) -> float:
 def lower_bound(counts: Paired, alpha: float, budget: float) -> float:
     """Return the drop above which the true one lies with confidence 1 - ``alpha``."""
     return -upper_bound(counts.swapped, alpha, -budget)
+
+
+def fewest_unchanged(budget: float, alpha: float) -> int:
+    """Return the fewest images that show a drop below ``budget`` where no answer changed.
+
+    Args:
+        budget: A fraction above 0.
+        alpha: 0..1, one-sided.
+    """
+    images = fewest_images(budget, alpha)
+    while p_below(Paired(0, 0, images), budget) > alpha:
+        images += 1
+    return images
 
 
 def mcnemar(counts: Paired) -> float:

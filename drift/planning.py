@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core.errors import UsageError
 from .budgets import Budgets, Measure
-from .paired import probability_at_most
+from .paired import fewest_unchanged, probability_at_most
 from .proportion import exact_bounds, fewest_images
 
 POWER: Final = 0.8
@@ -21,8 +21,10 @@ MOST_IMAGES: Final = 10_000_000
 
 _GROWTH: Final = 1.02
 _SET_LEVEL: Final = 1e-6
-_RATES: Final = 64
-_HALVINGS: Final = 24
+_RATES: Final = 32
+_HALVINGS: Final = 18
+# From so many changed answers on the approximation is as good, and the exact sum slow.
+_MANY: Final = 400
 
 
 @lru_cache(maxsize=256)
@@ -45,7 +47,11 @@ def images_for_drop(
     if drop >= budget:
         return None
     start = _approximate(budget, alpha, discordance, drop, power)
-    fewest = fewest_images(budget, alpha) if budget > 0 else 1
+    if start > MOST_IMAGES:
+        return None
+    if start * discordance > _MANY:
+        return start
+    fewest = fewest_unchanged(budget, alpha) if budget > 0 else 1
     return _search(
         max(start, fewest),
         fewest,
@@ -133,7 +139,9 @@ def _approximate(budget: float, alpha: float, discordance: float, drop: float, p
         ndtri(1 - alpha) * math.sqrt(under_budget)
         + ndtri(power) * math.sqrt(max(0.0, discordance - drop**2))
     )
-    return math.ceil(min((deviation / (budget - drop)) ** 2, 2.0 * MOST_IMAGES))
+    gap = budget - drop
+    # The drop moves in steps of one image: half a step on either side.
+    return math.ceil(min((deviation / gap) ** 2 + 1 / gap, 2.0 * MOST_IMAGES))
 
 
 def _search(start: int, fewest: int, power: float, power_of: Callable[[int], float]) -> int | None:

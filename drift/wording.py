@@ -41,8 +41,8 @@ def check_notes(check: Check, images: int, labels: tuple[str, ...] | None) -> li
         notes.append(f"{name}: above the budget: {failed}" + (f" and {more} more" * (more > 0)))
     if check.classes_left_out:
         notes.append(
-            f"{name}: {check.classes_judged} classes judged; {check.classes_left_out} have too few "
-            "images to show anything"
+            f"{name}: {check.classes_judged} classes judged; {check.classes_left_out} have "
+            f"fewer than the {check.class_images} images that can show it"
         )
     if check.outcome != "undecided":
         return notes
