@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -81,6 +84,18 @@ def test_plan_says_a_number_for_each_budget() -> None:
     assert set(rows) == {"top1_drop", "class_drop", "agreement"}
     assert rows["top1_drop"] == pytest.approx(1077, rel=0.03)
     assert rows["agreement"] is not None
+
+
+def test_the_documents_table_is_what_plan_says() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "verdict.md").read_text()
+    rows = re.findall(r"^\| ([\d.]+) \| ([\d.]+) % \| ([\d.]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+
+    assert len(rows) == 3
+    for budget, discordance, drop, images in rows:
+        (row,) = plan(
+            Budgets(max_drop=float(budget)), discordance=float(discordance), true_drop=float(drop)
+        )
+        assert row.images == int(images.replace(",", ""))
 
 
 def test_two_looks_need_more_images_than_one() -> None:
