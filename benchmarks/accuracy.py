@@ -90,7 +90,7 @@ def report(case: Case, out: Path) -> None:
         bundle = out / target
         drifted = edgecls(
             "drift", bundle, "--reference", case.model, "--weights", case.weights, "--data",
-            case.judged, "--backend", backend, codes=(0, 1),
+            case.judged, "--backend", backend, codes=(0, 1, 5),
         )  # fmt: skip
         summary: Any = drifted.found["summary"]
         if not rows:
@@ -172,7 +172,7 @@ def _points(value: float) -> str:
 
 
 def _difference(found: dict[str, Any]) -> str:
-    return f"{found['metrics']['mean_logit_difference']:.4f}"
+    return f"{found['metrics']['differences']['mean']:.4f}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What may be a file or a name: a model, a preset, an image.
-_FILES_OR_NAMES: Final = {"model", "reference", "preprocess", "images"}
+_FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
 TABLES: Final = ("export", "predict", "drift", "verify", "demo", "preprocess")
 

@@ -29,7 +29,7 @@ def command(out: Path, seed: int) -> int:
 
     result = demo(out, TerminalProgress(), seed=seed)
     _print(result)
-    return 0 if result.passed else 1
+    return result.exit_code
 
 
 def _print(result: DemoResult) -> None:
@@ -38,28 +38,44 @@ def _print(result: DemoResult) -> None:
     from .show import console, human_bytes
 
     out = console()
-    metrics = result.rows[0].report.metrics
+    first = result.rows[0].report
     out.print(
-        f"LeNet-5 in torch: {metrics.reference_top1:.2f} % of {metrics.images} unseen digits\n"
+        f"LeNet-5 in torch: {first.summary()['reference_top1']:.2f} % of {first.metrics.images} "
+        "unseen digits\n"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("bundle", "size", "top-1", "agrees", "predict", "ran on", "gate"):
+    for heading in (
+        "bundle",
+        "size",
+        "top-1",
+        "drop at most",
+        "agrees",
+        "predict",
+        "ran on",
+        "gate",
+    ):
         right = heading not in {"bundle", "ran on", "gate"}
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for row in result.rows:
-        found = row.report.metrics
-        outcome = row.report.verdict.outcome
+        found, verdict = row.report.summary(), row.report.verdict
+        bound = verdict.checks[0].upper
+        colour = {"passed": "green", "failed": "red"}.get(verdict.outcome, "yellow")
         table.add_row(
             row.target,
             human_bytes(row.size_bytes),
-            f"{found.candidate_top1:.2f} %",
-            f"{found.agreement:.2f} %",
+            f"{found['candidate_top1']:.2f} %",
+            f"{bound:.2f} points",
+            f"{found['agreement']:.2f} %",
             f"{row.predict_ms:.2f} ms",
             row.backend + (" (simulated)" if row.simulated else ""),
-            f"[{'green' if outcome == 'passed' else 'red'}]{outcome}[/]",
+            f"[{colour}]{verdict.outcome}[/]",
         )
     out.print(table)
-    out.print("\n[dim]the gate is a point estimate; a simulation's time is not the device's[/]")
+    confidence = first.verdict.confidence
+    out.print(
+        f"\n[dim]drop at most: with confidence {confidence:g} %; a simulation's time is not the "
+        "device's[/]"
+    )
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
     out.print(f"[dim]{times}[/]")
     out.print(f"\nTry: edgecls inspect {result.rows[1].path}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -12,125 +12,196 @@ from .config import config_option
 from .options import backend_options, workstation
 
 if TYPE_CHECKING:
-    from ..drift.report import DriftReport
+    from ..drift.budgets import Budgets
+    from ..workflows.sources import ModelOptions, Source
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FLIPS_SHOWN = 10
+_OUT = click.Path(dir_okay=False, path_type=Path)
+_BUDGETS: Final = (
+    "max_drop", "max_top5_drop", "min_agreement", "max_class_drop", "max_ece_rise", "confidence",
+    "looks",
+)  # fmt: skip
 
 
 @click.command()
 @config_option
-@click.argument("bundle", type=click.Path())
+@click.argument("bundle", nargs=-1, metavar="BUNDLE|MODEL|LOGITS ...")
+@click.option("--reference", metavar="BUNDLE|MODEL|LOGITS", help="What it is compared with.")
+@click.option("--baseline", type=_FILE, help="Compare with answers that --save-baseline kept.")
+@click.option("--save-baseline", type=_OUT, help="Keep BUNDLE's answers for later comparisons.")
 @click.option(
-    "--reference", required=True, metavar="BUNDLE|MODEL", help="What it is compared with."
-)
-@click.option(
-    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True,
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of images.",
 )  # fmt: skip
 @click.option("--truth", type=_FILE, help="Ground truth: JSON or CSV of file, class_index.")
 @click.option("--images", type=click.IntRange(1), help="How many of the images. Default: all.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the images.")
 @click.option(
-    "--max-drop", type=float, default=1.0, show_default=True, help="Top-1 budget, points."
+    "--max-drop", type=float, metavar="POINTS",
+    help="Budget of top-1. Default: 1.0 where there is ground truth.",
+)  # fmt: skip
+@click.option("--max-top5-drop", type=float, metavar="POINTS", help="Budget of top-5.")
+@click.option("--min-agreement", type=float, metavar="PERCENT", help="Smallest top-1 agreement.")
+@click.option(
+    "--max-class-drop", type=float, metavar="POINTS",
+    help="Budget of every class that has enough images.",
+)  # fmt: skip
+@click.option(
+    "--max-ece-rise", type=float, metavar="POINTS", help="Budget of the calibration error."
 )
-@click.option("--min-agreement", type=float, help="Smallest top-1 agreement, percent.")
-@click.option("--weights", type=_FILE, help="Of a reference that is a model.")
-@click.option("--num-classes", type=click.IntRange(2), help="Of a reference that is a model.")
-@click.option("--preprocess", metavar="NAME|FILE", help="Of a reference model. Default: BUNDLE's.")
+@click.option(
+    "--confidence", type=float, default=95.0, show_default=True, metavar="PERCENT",
+    help="Of a verdict, either way.",
+)  # fmt: skip
+@click.option(
+    "--looks", type=int, default=1, show_default=True,
+    help="How often you may look, with more images each time; they share the risk.",
+)  # fmt: skip
+@click.option("--plan", is_flag=True, help="Say how many images the budgets need; run nothing.")
+@click.option(
+    "--discordance", type=float, default=1.5, show_default=True, metavar="PERCENT",
+    help="For --plan: images whose answer changes between right and wrong.",
+)  # fmt: skip
+@click.option(
+    "--true-drop", type=float, default=0.0, show_default=True, metavar="POINTS",
+    help="For --plan: what the conversion really costs.",
+)  # fmt: skip
+@click.option("--weights", type=_FILE, help="Of the model among the sources.")
+@click.option("--num-classes", type=click.IntRange(2), help="Of the model among the sources.")
+@click.option("--preprocess", metavar="NAME|FILE", help="Of that model. Default: BUNDLE's.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option(
-    "--report", "reports", type=click.Path(dir_okay=False, path_type=Path), multiple=True,
+    "--report", "reports", type=_OUT, multiple=True,
     help="Write the report; .json or .md. Repeat for several.",
 )  # fmt: skip
 @backend_options
 def command(
-    bundle: str,
+    bundle: tuple[str, ...],
+    reference: str | None,
+    baseline: Path | None,
+    save_baseline: Path | None,
     as_json: bool,
     reports: tuple[Path, ...],
-    backend: str | None,
-    allow_fallback: bool,
-    threads: int | None,
+    plan: bool,
+    discordance: float,
+    true_drop: float,
     **options: Any,
 ) -> int:
     """Say what a conversion cost: BUNDLE against its reference on the same images.
 
-    Exit code 0: the gate passed; 1: it failed; 4: it passed, but some images cannot be read.
+    Several sources without --reference: how often each pair gives the same answer. A file that
+    predict --save-logits wrote can stand wherever a bundle can.
+
+    Exit code 0: the gate passed; 1: it failed; 5: undecided, and how many images would do; 4: it
+    passed, but some images cannot be read.
     """
-    from ..drift.report import check_report_path
+    from . import drift_output
 
     with workstation():
-        from ..workflows.drift import DriftOptions, drift
-        from ..workflows.references import is_bundle
-    from .options import open_predictor
-    from .show import TerminalProgress
+        from ..drift.budgets import Budgets
+        from ..drift.report import check_report_path
 
+    budgets = Budgets(**{name: options.pop(name) for name in _BUDGETS})
+    budgets.check()
     for path in reports:
         check_report_path(path)
-    from_file = click.get_current_context().get_parameter_source("preprocess")
-    if from_file is ParameterSource.DEFAULT_MAP and is_bundle(options["reference"]):
-        options["preprocess"] = None  # a bundle brings its own; the file's is for models
-    predictor = open_predictor(bundle, backend, allow_fallback, threads)
-    report = drift(predictor, DriftOptions(**options), TerminalProgress(quiet=as_json))
+    if plan:
+        return _plan(budgets, discordance, true_drop, as_json)
+    if not bundle:
+        raise click.UsageError("give what is to be judged: a bundle, a model or a file of logits")
+    with workstation():
+        from ..workflows.answering import DataOptions
+        from ..workflows.drift import DriftOptions, drift
+        from ..workflows.drift import save_baseline as save
+        from ..workflows.matrix import matrix
+    from .show import TerminalProgress
+
+    model = _model_options([*bundle, *([reference] if reference else [])], options)
+    sources = [_open(name, model, options) for name in bundle]
+    data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
+    progress = TerminalProgress(quiet=as_json)
+    if len(bundle) > 1:
+        if reference or baseline or save_baseline or reports or _is_set("min_agreement"):
+            raise click.UsageError(
+                "several sources are compared with each other; a reference, a baseline, a budget "
+                "or a report needs one BUNDLE"
+            )
+        compared = matrix(sources, data, progress)
+        drift_output.print_matrix(compared, as_json=as_json)
+        return 4 if compared.skipped else 0
+    if reference is None and baseline is None:
+        if save_baseline is None:
+            raise click.UsageError("give --reference, --baseline or --save-baseline")
+        made, skipped = save(sources[0], data, save_baseline, progress)
+        drift_output.print_saved(made, save_baseline, skipped, as_json=as_json)
+        return 4 if skipped else 0
+    report = drift(
+        sources[0],
+        DriftOptions(
+            reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
+            save_baseline=save_baseline,
+        ),
+        progress,
+    )  # fmt: skip
     for path in reports:
         report.write(path)
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
-        _print(report)
+        drift_output.print_report(report)
     # A gate that passed without some of the images has not passed on the data that was given.
     return report.verdict.exit_code or (4 if report.skipped else 0)
 
 
-def _print(report: DriftReport) -> None:
-    from rich.table import Table
+def _plan(budgets: Budgets, discordance: float, true_drop: float, as_json: bool) -> int:
+    from . import drift_output
 
-    from .show import console
-    from .text import printable
+    with workstation():
+        from ..drift.planning import plan
 
-    out = console()
-    metrics = report.metrics
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column("top-1", justify="right")
-    table.add_column("top-5", justify="right")
-    table.add_column("runs on")
-    for name, top1, top5 in (
-        ("reference", metrics.reference_top1, metrics.reference_top5),
-        ("candidate", metrics.candidate_top1, metrics.candidate_top5),
-    ):
-        table.add_row(name, _percent(top1), _percent(top5), report.backends[name])
-    out.print(table)
-    out.print(
-        f"\n{metrics.images} images, agreement {metrics.agreement:.2f} %, logits differ by "
-        f"{metrics.mean_logit_difference:.3g} (mean), {metrics.max_logit_difference:.3g} (max)"
+        rows = plan(budgets, discordance=discordance, true_drop=true_drop)
+    drift_output.print_plan(rows, budgets, discordance, true_drop, as_json=as_json)
+    return 0
+
+
+def _is_set(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in {ParameterSource.DEFAULT, None}
+
+
+def _model_options(names: list[str], options: dict[str, Any]) -> ModelOptions:
+    """Return what the one source that is a model needs."""
+    from ..workflows.sources import ModelOptions, is_model
+
+    model = ModelOptions(
+        weights=options["weights"],
+        num_classes=options["num_classes"],
+        preprocess=options["preprocess"],
     )
-    if metrics.flips:
-        out.print(f"\n{len(metrics.flips)} images changed their answer:")
-    for flip in metrics.flips[:_FLIPS_SHOWN]:
-        out.print(
-            f"  {printable(flip.image)}: "
-            f"{_name(report, flip.reference)} -> {_name(report, flip.candidate)}",
-            markup=False,
+    models = [name for name in names if is_model(name)]
+    if len(models) > 1 and model.weights is not None:
+        raise click.UsageError(
+            f"--weights is for one model, found {', '.join(models)}; export one of them first"
         )
-    if len(metrics.flips) > _FLIPS_SHOWN:
-        out.print(f"  ... and {len(metrics.flips) - _FLIPS_SHOWN} more")
-    if report.skipped:
-        out.print(f"\n{len(report.skipped)} images could not be read (exit code 4):")
-        for item in report.skipped[:_FLIPS_SHOWN]:
-            out.print(f"  {printable(item.image)}: {printable(item.reason)}", markup=False)
-    out.print()
-    for check in report.verdict.checks:
-        sign = "<=" if check.measure == "top1_drop" else ">="
-        result = "passed" if check.passed else "failed"
-        out.print(f"{check.measure} {check.value:.2f} {sign} {check.limit:g}: {result}")
-    colour = "green" if report.verdict.outcome == "passed" else "red"
-    out.print(f"[bold {colour}]{report.verdict.outcome}[/] (point estimates)")
+    from_file = click.get_current_context().get_parameter_source("preprocess")
+    if not models and from_file is ParameterSource.DEFAULT_MAP:
+        model = ModelOptions(weights=model.weights, num_classes=model.num_classes)
+    if not models and model != ModelOptions():
+        raise click.UsageError(
+            "bundles and files of logits bring their own weights and preprocessing; leave "
+            "--weights, --preprocess and --num-classes out"
+        )
+    return model
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} %"
+def _open(name: str, model: ModelOptions, options: dict[str, Any]) -> Source:
+    from ..workflows.sources import ModelOptions, is_model, open_source
+    from .options import open_predictor
 
-
-def _name(report: DriftReport, index: int) -> str:
-    return report.labels[index] if report.labels else str(index)
+    return open_source(
+        name,
+        model if is_model(name) else ModelOptions(),
+        load_bundle=lambda bundle: open_predictor(
+            bundle, options["backend"], options["allow_fallback"], options["threads"]
+        ),
+    )

@@ -11,33 +11,91 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import CheckFailedError, DataError
+from ..core.errors import DataError
 from ..core.values import Logits
+from .answers import CONFIDENCE_ONE, Answers, Indices, answers_of, powers
+from .flips import Flip, WorstFlips
+from .histogram import Distribution, Histogram
+from .paired import Paired
+from .reliability import Reliability, ReliabilityCounts
 
-_TOP: Final = 5
-
-
-class Flip(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An image that changed its answer: class indices."""
-
-    image: str
-    reference: int
-    candidate: int
-    truth: int | None
+# Every float64 is a whole number of these: their sum is exact.
+_SMALLEST: Final = 2**1074
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who was right how often; counts of images.
-
-    The first four are the paired table of top-1 answers: they sum to all images.
-    """
+    """Who was right how often; counts of images that sum to all images."""
 
     both: int
     only_reference: int
     only_candidate: int
     neither: int
-    reference_top5: int
-    candidate_top5: int
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return self.both + self.only_reference + self.only_candidate + self.neither
+
+    @property
+    def reference(self) -> float:
+        """The reference's accuracy in percent."""
+        return 100 * (self.both + self.only_reference) / self.images
+
+    @property
+    def candidate(self) -> float:
+        """The candidate's accuracy in percent."""
+        return 100 * (self.both + self.only_candidate) / self.images
+
+    @property
+    def drop(self) -> float:
+        """Accuracy lost, in percentage points; negative where the candidate is better."""
+        return 100 * (self.only_reference - self.only_candidate) / self.images
+
+    @property
+    def paired(self) -> Paired:
+        """The counts that the paired test takes."""
+        return Paired(self.only_reference, self.only_candidate, self.images)
+
+
+class ClassAccuracy(Accuracy, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Top-1 of the images of one class."""
+
+    index: int
+
+
+class Graded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the ground truth adds.
+
+    Attributes:
+        top1: The best answer is right.
+        top5: The right class is among the five best.
+        classes: Top-1 of each class that has images, by index.
+        reliability: How far confidence and accuracy are apart.
+    """
+
+    top1: Accuracy
+    top5: Accuracy
+    classes: tuple[ClassAccuracy, ...]
+    reliability: Reliability
+
+
+class Differences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the outputs are apart.
+
+    Attributes:
+        mean: Of |reference - candidate| over all logits.
+        largest: Of them.
+        relative: The largest, divided by the reference's largest magnitude.
+        logits: |reference - candidate| of every logit.
+        probabilities: Of every image, half the sum of |p - q| over the classes: the probability
+            that moved to another class, 0..1.
+    """
+
+    mean: float
+    largest: float
+    relative: float
+    logits: Distribution
+    probabilities: Distribution
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,20 +105,16 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         images: How many were compared.
         classes: The models' outputs.
         agreed: Images with the same top-1 answer.
-        mean_logit_difference: Mean of |reference - candidate| over all logits.
-        max_logit_difference: Largest of them.
-        relative_difference: The largest, divided by the reference's largest magnitude.
-        accuracy: None without ground truth.
-        flips: Images whose top-1 answer changed, by name.
+        differences: None where the logits of a side were not kept, as in a baseline.
+        graded: None without ground truth.
+        flips: Images whose top-1 answer changed, the worst first, a thousand at most.
     """
 
     images: int
     classes: int
     agreed: int
-    mean_logit_difference: float
-    max_logit_difference: float
-    relative_difference: float
-    accuracy: Accuracy | None
+    differences: Differences | None
+    graded: Graded | None
     flips: tuple[Flip, ...]
 
     @property
@@ -68,117 +122,88 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Images with the same top-1 answer, in percent."""
         return 100 * self.agreed / self.images
 
-    @property
-    def reference_top1(self) -> float | None:
-        """The reference's top-1 accuracy in percent; None without ground truth."""
-        found = self.accuracy
-        return None if found is None else 100 * (found.both + found.only_reference) / self.images
-
-    @property
-    def candidate_top1(self) -> float | None:
-        """The candidate's top-1 accuracy in percent; None without ground truth."""
-        found = self.accuracy
-        return None if found is None else 100 * (found.both + found.only_candidate) / self.images
-
-    @property
-    def reference_top5(self) -> float | None:
-        """The reference's top-5 accuracy in percent; None without ground truth."""
-        return None if self.accuracy is None else 100 * self.accuracy.reference_top5 / self.images
-
-    @property
-    def candidate_top5(self) -> float | None:
-        """The candidate's top-5 accuracy in percent; None without ground truth."""
-        return None if self.accuracy is None else 100 * self.accuracy.candidate_top5 / self.images
-
-    @property
-    def top1_drop(self) -> float | None:
-        """Top-1 accuracy lost, in percentage points; negative where the candidate is better."""
-        found = self.accuracy
-        if found is None:
-            return None
-        return 100 * (found.only_reference - found.only_candidate) / self.images
-
 
 @dataclass(slots=True)
 class Comparison:
     """Takes batches, keeps counts; the result depends neither on their order nor on their size.
 
-    Of an image that answers alike, only the sum of its differences is kept: 8 bytes.
+    Memory is bounded by the number of classes, not of images.
     """
 
+    _images: int = 0
+    _agreed: int = 0
     _classes: int = 0
-    _sums: list[float] = field(default_factory=list)
+    _with_truth: bool | None = None
+    _with_logits: bool | None = None
+    _sum: int = 0
     _maximum: float = 0.0
     _magnitude: float = 0.0
-    _flips: list[Flip] = field(default_factory=list)
-    _with_truth: bool | None = None
-    _counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(6, np.int64))
+    _logits: Histogram = field(default_factory=Histogram)
+    _probabilities: Histogram = field(default_factory=Histogram)
+    _top1: Indices = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    _top5: Indices = field(default_factory=lambda: np.zeros(4, np.int64))
+    _reliability: ReliabilityCounts = field(default_factory=ReliabilityCounts)
+    _flips: WorstFlips = field(default_factory=WorstFlips)
 
     def add(
         self,
         names: Sequence[str],
-        reference: Logits,
-        candidate: Logits,
+        reference: Answers,
+        candidate: Answers,
         truth: Sequence[int] | NDArray[np.integer] | None = None,
+        *,
+        classes: int,
     ) -> None:
         """Take one batch.
 
         Args:
             names: Of the images, N.
-            reference: Shape (N, classes).
-            candidate: Shape (N, classes).
+            reference: To these images.
+            candidate: To these images.
             truth: Class indices, N; given for every batch or for none.
+            classes: The models' outputs.
 
         Raises:
-            DataError: The two models differ in their number of classes, or a class index has none.
-            CheckFailedError: A logit is NaN or infinite; the message names the image.
+            DataError: The models have another number of classes than before.
             ValueError: The arguments do not belong together.
         """
-        self._check(names, reference, candidate, truth)
+        counts = {len(names), len(reference.top1), len(candidate.top1)}
+        if len(counts | ({len(truth)} if truth is not None else set())) > 1:
+            raise ValueError(f"expected as many names, answers and classes, found {counts}")
         if not len(names):
             return
-        first, second = reference.argmax(1), candidate.argmax(1)
-        difference = np.abs(reference.astype(np.float64) - candidate)
-        # Summed exactly and rounded once, each image alone: no batch size changes a digit.
-        self._sums += [math.fsum(row) for row in difference.tolist()]
-        self._maximum = max(self._maximum, float(difference.max()))
-        self._magnitude = max(self._magnitude, float(np.abs(reference).max()))
-        for index in np.flatnonzero(first != second).tolist():
-            self._flips.append(
-                Flip(
-                    image=names[index],
-                    reference=int(first[index]),
-                    candidate=int(second[index]),
-                    truth=None if truth is None else int(truth[index]),
-                )
-            )
-        if truth is not None:
-            right = np.asarray(truth, np.int64)
-            ours, theirs = first == right, second == right
-            self._counts += [
-                int(np.sum(ours & theirs)),
-                int(np.sum(ours & ~theirs)),
-                int(np.sum(~ours & theirs)),
-                int(np.sum(~ours & ~theirs)),
-                int(np.sum(_ranks(reference, right) < _TOP)),
-                int(np.sum(_ranks(candidate, right) < _TOP)),
-            ]
+        both = reference.logits is not None and candidate.logits is not None
+        self._agree(classes, truth is not None, both)
+        self._images += len(names)
+        self._agreed += int(np.sum(reference.top1 == candidate.top1))
+        if reference.logits is not None and candidate.logits is not None:
+            self._differ(reference.logits, candidate.logits)
+        right = None if truth is None else np.asarray(truth, np.int64)
+        self._flips.add(_flips(names, reference, candidate, right))
+        if right is not None:
+            self._grade(reference, candidate, right)
 
     def merge(self, other: Comparison) -> None:
         """Take all that ``other`` has taken, as if it had been added here.
 
         Raises:
             DataError: They differ in their number of classes.
-            ValueError: One has ground truth, the other has not.
+            ValueError: One has ground truth or logits, the other has not.
         """
-        if not other._classes:
+        if not other._images:
             return
-        self._agree(other._classes, bool(other._with_truth))
-        self._sums += other._sums
+        self._agree(other._classes, bool(other._with_truth), bool(other._with_logits))
+        self._images += other._images
+        self._agreed += other._agreed
+        self._sum += other._sum
         self._maximum = max(self._maximum, other._maximum)
         self._magnitude = max(self._magnitude, other._magnitude)
-        self._flips += other._flips
-        self._counts = self._counts + other._counts
+        self._logits.merge(other._logits)
+        self._probabilities.merge(other._probabilities)
+        self._top1 = self._top1 + other._top1
+        self._top5 = self._top5 + other._top5
+        self._reliability.merge(other._reliability)
+        self._flips.merge(other._flips)
 
     def result(self) -> Metrics:
         """Return the metrics of all that was taken.
@@ -186,69 +211,70 @@ class Comparison:
         Raises:
             DataError: Nothing was.
         """
-        images = len(self._sums)
-        if not images:
+        if not self._images:
             raise DataError("no image could be compared")
-        relative = self._maximum / self._magnitude if self._magnitude else math.inf
-        counts = [int(count) for count in self._counts]
         return Metrics(
-            images=images,
+            images=self._images,
             classes=self._classes,
-            agreed=images - len(self._flips),
-            mean_logit_difference=math.fsum(self._sums) / (images * self._classes),
-            max_logit_difference=self._maximum,
-            relative_difference=relative if self._maximum else 0.0,
-            accuracy=Accuracy(
-                both=counts[0],
-                only_reference=counts[1],
-                only_candidate=counts[2],
-                neither=counts[3],
-                reference_top5=counts[4],
-                candidate_top5=counts[5],
-            )
-            if self._with_truth
-            else None,
-            flips=tuple(sorted(self._flips, key=lambda flip: flip.image)),
+            agreed=self._agreed,
+            differences=self._differences() if self._with_logits else None,
+            graded=self._graded() if self._with_truth else None,
+            flips=self._flips.result(),
         )
 
-    def _check(
-        self,
-        names: Sequence[str],
-        reference: Logits,
-        candidate: Logits,
-        truth: Sequence[int] | NDArray[np.integer] | None,
-    ) -> None:
-        if reference.ndim != 2 or candidate.ndim != 2 or reference.shape[1] != candidate.shape[1]:
-            raise DataError(
-                "expected logits (images, classes) of both models with as many classes, found "
-                f"{reference.shape} and {candidate.shape}"
-            )
-        count, classes = reference.shape
-        if (
-            len(candidate) != count
-            or len(names) != count
-            or len(names if truth is None else truth) != count
-        ):
-            raise ValueError(f"expected {count} names, answers and classes")
-        for side, logits in (("reference", reference), ("candidate", candidate)):
-            bad = np.flatnonzero(~np.isfinite(logits).all(1))
-            if len(bad):
-                raise CheckFailedError(
-                    f"the {side}'s logits of {names[bad[0]]!r} hold NaN or infinity; "
-                    "nothing can be compared"
-                )
-        for name, index in zip(names, () if truth is None else truth, strict=False):
-            if not 0 <= index < classes:
-                raise DataError(f"{name}: class index {index}, the models have {classes} outputs")
-        if count:
-            self._agree(classes, truth is not None)
-
-    def _agree(self, classes: int, with_truth: bool) -> None:
+    def _agree(self, classes: int, with_truth: bool, with_logits: bool) -> None:
         if self._classes not in {0, classes}:
             raise DataError(f"expected {self._classes} classes as before, found {classes}")
         if self._with_truth not in {None, with_truth}:
             raise ValueError("ground truth must be given for every batch or for none")
-        self._classes, self._with_truth = classes, with_truth
+        if self._with_logits not in {None, with_logits}:
+            raise ValueError("logits must be given for every batch or for none")
+        if not self._classes and with_truth:
+            self._top1 = np.zeros((classes, 4), np.int64)
+        self._classes, self._with_truth, self._with_logits = classes, with_truth, with_logits
+
+    def _differ(self, reference: Logits, candidate: Logits) -> None:
+        difference = np.abs(reference.astype(np.float64) - candidate)
+        self._logits.add(difference)
+        for row, first, second in zip(difference, reference, candidate, strict=True):
+            numerator, denominator = math.fsum(row.tolist()).as_integer_ratio()
+            self._sum += numerator * (_SMALLEST // denominator)
+            before, after = powers(first), powers(second)
+            moved = np.abs(before / before.sum() - after / after.sum()).sum() / 2
+            self._probabilities.add(np.asarray(moved))
+        self._maximum = max(self._maximum, float(difference.max()))
+        self._magnitude = max(self._magnitude, float(np.abs(reference).max()))
+
+    def _grade(self, reference: Answers, candidate: Answers, right: Indices) -> None:
+        if reference.in_top5 is None or candidate.in_top5 is None:
+            raise ValueError("answers to images with ground truth must say what it makes of them")
+        ours, theirs = reference.top1 == right, candidate.top1 == right
+        np.add.at(self._top1, (right, _cell(ours, theirs)), 1)
+        self._top5 = self._top5 + np.bincount(
+            _cell(reference.in_top5, candidate.in_top5), minlength=4
+        )
+        self._reliability.add((reference.confidence, ours), (candidate.confidence, theirs))
+
+    def _differences(self) -> Differences:
+        relative = self._maximum / self._magnitude if self._magnitude else math.inf
+        return Differences(
+            mean=self._sum / (_SMALLEST * self._images * self._classes),
+            largest=self._maximum,
+            relative=relative if self._maximum else 0.0,
+            logits=self._logits.result(),
+            probabilities=self._probabilities.result(),
+        )
+
+    def _graded(self) -> Graded:
+        return Graded(
+            top1=Accuracy(**_named(self._top1.sum(0))),
+            top5=Accuracy(**_named(self._top5)),
+            classes=tuple(
+                ClassAccuracy(index=index, **_named(self._top1[index]))
+                for index in np.flatnonzero(self._top1.sum(1)).tolist()
+            ),
+            reliability=self._reliability.result(),
+        )
 
 
 def compare(
@@ -257,15 +283,64 @@ def compare(
     candidate: Logits,
     truth: Sequence[int] | NDArray[np.integer] | None = None,
 ) -> Metrics:
-    """Compare all at once; see ``Comparison.add``."""
+    """Compare all at once; see ``Comparison.add`` and ``answers_of``.
+
+    Raises:
+        DataError: The models differ in their number of classes.
+    """
     comparison = Comparison()
-    comparison.add(names, reference, candidate, truth)
+    add_logits(comparison, names, reference, candidate, truth)
     return comparison.result()
 
 
-def _ranks(logits: Logits, right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many classes stand before the right one; of equals the lower index is first."""
-    own = np.take_along_axis(logits, right[:, None], 1)
-    before = np.arange(logits.shape[1])[None] < right[:, None]
-    ranks: NDArray[np.int64] = ((logits > own) | ((logits == own) & before)).sum(1)
-    return ranks
+def add_logits(
+    comparison: Comparison,
+    names: Sequence[str],
+    reference: Logits,
+    candidate: Logits,
+    truth: Sequence[int] | NDArray[np.integer] | None = None,
+) -> None:
+    """Give a batch's logits to a comparison.
+
+    Raises:
+        DataError: The models differ in their number of classes.
+        CheckFailedError: A logit is NaN or infinite.
+    """
+    if reference.ndim != 2 or candidate.ndim != 2 or reference.shape[1] != candidate.shape[1]:
+        raise DataError(
+            "expected logits (images, classes) of both models with as many classes, found "
+            f"{reference.shape} and {candidate.shape}"
+        )
+    comparison.add(
+        names,
+        answers_of(reference, truth, names=names, side="reference"),
+        answers_of(candidate, truth, names=names, side="candidate"),
+        truth,
+        classes=reference.shape[1],
+    )
+
+
+def _cell(reference: NDArray[np.bool_], candidate: NDArray[np.bool_]) -> Indices:
+    """Return the place in a paired table: both, only reference, only candidate, neither."""
+    return 2 * (~reference).astype(np.int64) + (~candidate).astype(np.int64)
+
+
+def _named(cells: Indices) -> dict[str, int]:
+    names = ("both", "only_reference", "only_candidate", "neither")
+    return dict(zip(names, cells.tolist(), strict=True))
+
+
+def _flips(
+    names: Sequence[str], reference: Answers, candidate: Answers, right: Indices | None
+) -> list[Flip]:
+    return [
+        Flip(
+            image=names[index],
+            reference=int(reference.top1[index]),
+            candidate=int(candidate.top1[index]),
+            truth=None if right is None else int(right[index]),
+            reference_confidence=int(reference.confidence[index]) / CONFIDENCE_ONE,
+            candidate_confidence=int(candidate.confidence[index]) / CONFIDENCE_ONE,
+        )
+        for index in np.flatnonzero(reference.top1 != candidate.top1).tolist()
+    ]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from ..core.errors import UsageError
 from ..core.files import write_atomic
-from .gate import Check, Verdict
+from .gate import Verdict
+from .histogram import Distribution
 from .metrics import Metrics
+from .paired import mcnemar
+from .proportion import wilson
 
 SUFFIXES: Final = (".json", ".md")
 SCHEMA_VERSION: Final = 1
-_FLIPS_SHOWN: Final = 50
-_MEASURES: Final = {"top1_drop": "top-1 drop", "agreement": "top-1 agreement"}
-_ESCAPES: Final = str.maketrans(
-    {"|": r"\|", "`": r"\`", "<": "&lt;", "\n": " ", "\r": " ", "*": r"\*", "_": r"\_"}
-)
+QUANTILES: Final = (0.5, 0.9, 0.99, 0.999)
 
 
 class Skipped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +36,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         backends: What ran each: "reference" and "candidate".
         truth: Where the ground truth comes from; None without.
         metrics: What was found.
-        verdict: Whether it is within the budget.
+        verdict: Whether it is within the budgets.
         skipped: Images that could not be read, by name.
         labels: Class names by index, where known.
     """
@@ -53,59 +51,44 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     labels: tuple[str, ...] | None = None
     schema_version: int = SCHEMA_VERSION
 
-    def to_dict(self) -> dict[str, object]:
-        """Return plain values, with the percentages that the counts give."""
-        found: dict[str, object] = msgspec.to_builtins(self)
-        metrics = self.metrics
-        found["summary"] = {
-            "reference_top1": metrics.reference_top1,
-            "candidate_top1": metrics.candidate_top1,
-            "reference_top5": metrics.reference_top5,
-            "candidate_top5": metrics.candidate_top5,
-            "top1_drop": metrics.top1_drop,
+    def summary(self) -> dict[str, Any]:
+        """Return what the counts give: percent and points, None where there is no ground truth.
+
+        ``agreement_interval`` is Wilson's, two-sided, 95 %; ``mcnemar_p`` is exact, two-sided.
+        """
+        metrics, graded = self.metrics, self.metrics.graded
+        interval = [100 * bound for bound in wilson(metrics.agreed, metrics.images)]
+        found: dict[str, Any] = {
+            "reference_top1": graded and graded.top1.reference,
+            "candidate_top1": graded and graded.top1.candidate,
+            "top1_drop": graded and graded.top1.drop,
+            "reference_top5": graded and graded.top5.reference,
+            "candidate_top5": graded and graded.top5.candidate,
+            "top5_drop": graded and graded.top5.drop,
+            "reference_ece": graded and 100 * graded.reliability.reference_ece,
+            "candidate_ece": graded and 100 * graded.reliability.candidate_ece,
+            "mcnemar_p": graded and mcnemar(graded.top1.paired),
             "agreement": metrics.agreement,
+            "agreement_interval": interval,
+            "images_needed": self.verdict.images_needed,
         }
+        if metrics.differences is not None:
+            found["logit_difference"] = quantiles(metrics.differences.logits)
+            found["probability_difference"] = quantiles(metrics.differences.probabilities)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, with the summary."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        found["summary"] = self.summary()
         del found["labels"]
+        if self.metrics.graded is not None:
+            del found["metrics"]["graded"]["reliability"]["moments"]
         return found
 
     def to_json(self) -> bytes:
         """Return the report as JSON, indented, ending with a newline; the same every time."""
         return msgspec.json.format(msgspec.json.encode(self.to_dict()), indent=2) + b"\n"
-
-    def to_markdown(self) -> str:
-        """Return the report as Markdown."""
-        metrics = self.metrics
-        lines = [
-            f"# Drift: {self.verdict.outcome}",
-            "",
-            f"Candidate {_plain(self.candidate)} ({_plain(self.backends.get('candidate', '?'))}) "
-            f"against reference {_plain(self.reference)} "
-            f"({_plain(self.backends.get('reference', '?'))}), {metrics.images} images; "
-            f"{_plain(self.truth or 'no ground truth')}.",
-            "",
-            *(_check_line(check) for check in self.verdict.checks),
-            "",
-            "Point estimates: what was measured on these images, without an interval.",
-            "",
-            *_table(
-                ("", "reference", "candidate"),
-                [
-                    ("top-1", _percent(metrics.reference_top1), _percent(metrics.candidate_top1)),
-                    ("top-5", _percent(metrics.reference_top5), _percent(metrics.candidate_top5)),
-                ],
-            ),
-            "",
-            f"Top-1 agreement {metrics.agreement:.2f} %. Logits differ by "
-            f"{metrics.mean_logit_difference:.4g} on average and by "
-            f"{metrics.max_logit_difference:.4g} at most, which is "
-            f"{metrics.relative_difference:.4g} of the largest.",
-            "",
-            *self._flip_lines(),
-        ]
-        if self.skipped:
-            rows = [(item.image, item.reason) for item in self.skipped]
-            lines += ["", "## Images that could not be read", "", *_table(("image", "why"), rows)]
-        return "\n".join(lines) + "\n"
 
     def write(self, path: Path) -> None:
         """Write the report in the form that the file's ending names.
@@ -114,33 +97,16 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             UsageError: Another ending.
             OSError: The file cannot be written.
         """
+        from .markdown import to_markdown
+
         check_report_path(path)
         as_json = path.suffix.lower() == ".json"
-        write_atomic(path, self.to_json() if as_json else self.to_markdown().encode())
+        write_atomic(path, self.to_json() if as_json else to_markdown(self).encode())
 
-    def _flip_lines(self) -> list[str]:
-        flips = self.metrics.flips
-        if not flips:
-            return ["No image changed its answer."]
-        rows = [
-            (
-                flip.image,
-                self._name(flip.truth),
-                self._name(flip.reference),
-                self._name(flip.candidate),
-            )
-            for flip in flips[:_FLIPS_SHOWN]
-        ]
-        lines = [f"## Images that changed their answer: {len(flips)}", ""]
-        lines += _table(("image", "truth", "reference", "candidate"), rows)
-        if len(flips) > _FLIPS_SHOWN:
-            lines += ["", f"The first {_FLIPS_SHOWN}; the JSON report has all."]
-        return lines
 
-    def _name(self, index: int | None) -> str:
-        if index is None:
-            return "-"
-        return str(index) if self.labels is None else f"{index} {self.labels[index]}"
+def quantiles(found: Distribution) -> dict[str, float]:
+    """Return the quantiles that reports show, by percent: "50", "90", "99", "99.9"."""
+    return {f"{100 * share:g}": found.quantile(share) for share in QUANTILES}
 
 
 def check_report_path(path: Path) -> None:
@@ -150,26 +116,3 @@ def check_report_path(path: Path) -> None:
             f"--report {path}: expected a name that ends in {' or '.join(SUFFIXES)}, "
             f"found {path.suffix or 'no ending'}"
         )
-
-
-def _check_line(check: Check) -> str:
-    unit, sign = ("points", "<=") if check.measure == "top1_drop" else ("%", ">=")
-    result = "passed" if check.passed else "failed"
-    return (
-        f"- {_MEASURES[check.measure]} {check.value:.2f} {unit} "
-        f"(limit {sign} {check.limit:g}): **{result}**"
-    )
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f} %"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in rows)]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
-
-
-def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is: names of files and classes come from anywhere."""
-    return text.replace("\\", "\\\\").translate(_ESCAPES)

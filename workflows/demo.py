@@ -25,8 +25,10 @@ from ..runtimes import load
 from ..targets import TARGETS
 from ..targets.target import BackendName
 from ..training import save_weights, train_classifier
+from .answering import DataOptions
 from .drift import DriftOptions, drift
 from .export import ExportOptions, ExportResult, export
+from .sources import ModelOptions, from_predictor
 from .timing import Stages
 
 JUDGED: Final = 1000
@@ -71,9 +73,10 @@ class DemoResult:
     seconds: dict[str, float]
 
     @property
-    def passed(self) -> bool:
-        """Whether every bundle passed the gate."""
-        return all(row.report.verdict.outcome == "passed" for row in self.rows)
+    def exit_code(self) -> int:
+        """0 where every bundle passed the gate, 1 where one failed, else 5: undecided."""
+        codes = {row.report.verdict.exit_code for row in self.rows}
+        return 1 if 1 in codes else max(codes)
 
 
 def demo(out: Path, progress: Progress, *, seed: int = 0) -> DemoResult:
@@ -120,8 +123,9 @@ def demo(out: Path, progress: Progress, *, seed: int = 0) -> DemoResult:
             _judge(bundle.path, out / "data" / "judged", weights, progress)
             for bundle in exported.bundles
         )
-    accuracy = rows[0].report.metrics.reference_top1
-    if accuracy is None or accuracy < LOWEST_ACCURACY:
+    graded = rows[0].report.metrics.graded
+    accuracy = 0.0 if graded is None else graded.top1.reference
+    if accuracy < LOWEST_ACCURACY:
         raise CheckFailedError(
             f"LeNet-5 was trained to {accuracy} %, expected {LOWEST_ACCURACY} % or more"
         )
@@ -144,8 +148,10 @@ def _one_thread() -> Iterator[None]:
 
 def _judge(path: Path, data: Path, weights: Path, progress: Progress) -> DemoRow:
     predictor = load(path, allow_fallback=True)
-    options = DriftOptions(reference="lenet5", weights=weights, data=data)
-    report = drift(predictor, options, progress)
+    options = DriftOptions(
+        reference="lenet5", model=ModelOptions(weights=weights), data=DataOptions(data=data)
+    )
+    report = drift(from_predictor(predictor), options, progress)
     total = []
     for image in list_images(data)[:_LATENCY_IMAGES]:
         start = time.perf_counter()

@@ -1,118 +1,149 @@
-"""A bundle against its reference on the same images."""
+"""A candidate against its reference, or against its baseline, on the same images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
-from ..core.errors import DataError, ImageError
+from ..core.errors import UsageError
 from ..core.progress import Progress
-from ..core.values import Logits, Pixels
-from ..data.images import ImageFile, list_images, select_images
-from ..data.labels import Labels
-from ..data.stream import Batch, stream_pixels
-from ..data.truth import match_truth
-from ..drift.gate import check_budget, judge
+from ..core.values import Logits
+from ..drift.answers import Answers, answers_of
+from ..drift.baseline import Baseline, Kept, keep, read_baseline
+from ..drift.budgets import Budgets
+from ..drift.gate import judge
 from ..drift.metrics import Comparison
 from ..drift.report import DriftReport, Skipped
-from ..runtimes import Predictor
-from ..runtimes.preprocess import to_pixels
+from .answering import DataOptions, answer, gather
 from .graph import is_probabilities, log_softmax
-from .references import Source, open_reference
-
-BATCH: Final = 8
+from .sources import ModelOptions, Source, open_source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftOptions:
-    """What to compare.
+    """What a candidate is compared with, on which images, and what it may cost.
 
     Attributes:
-        reference: A bundle's path or a model source.
-        data: A folder of images.
-        truth: Ground truth; without it folders are matched with the bundle's classes.
-        weights: Of a reference that is a model.
-        num_classes: Likewise.
-        preprocess: Likewise; the bundle's where it is None.
-        images: How many of the images; None is all.
-        seed: Chooses them.
-        max_drop: Budget of the top-1 drop, in points.
-        min_agreement: The smallest top-1 agreement, in percent, where it is given.
+        reference: A bundle's path, a file of logits or a model source; or
+        baseline: a file that ``save_baseline`` wrote.
+        model: Of a reference that is a model; its preprocessing is the candidate's by default.
+        data: The images.
+        budgets: The limits.
+        save_baseline: Where the candidate's answers are kept.
     """
 
-    reference: str
-    data: Path
-    truth: Path | None = None
-    weights: Path | None = None
-    num_classes: int | None = None
-    preprocess: str | None = None
-    images: int | None = None
-    seed: int = 0
-    max_drop: float = 1.0
-    min_agreement: float | None = None
+    reference: str | None = None
+    baseline: Path | None = None
+    model: ModelOptions = field(default_factory=ModelOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    budgets: Budgets = field(default_factory=Budgets)
+    save_baseline: Path | None = None
 
 
-def drift(predictor: Predictor, options: DriftOptions, progress: Progress) -> DriftReport:
-    """Run both on every image and judge the difference.
+def drift(candidate: Source, options: DriftOptions, progress: Progress) -> DriftReport:
+    """Take both sides' answers to every image and judge the difference.
 
     Images that cannot be read are left out and listed.
 
     Raises:
-        DataError: There is no readable image, or the truth does not fit.
-        UsageError: There is nothing to judge by.
+        DataError: There is no readable image, the truth does not fit, or the baseline is of
+            another data set or preprocessing.
+        UsageError: There is nothing to compare with or to judge by.
     """
-    manifest = predictor.bundle.manifest
-    every = list_images(options.data)
-    labels = None
-    if manifest.labels is not None:
-        labels = Labels(names=manifest.labels, synsets=manifest.synsets)
-    truth = match_truth(every, num_classes=manifest.num_classes, labels=labels, truth=options.truth)
-    if truth is not None:
-        progress.note(truth.how)
-    check_budget(options.max_drop, options.min_agreement, has_truth=truth is not None)
-    reference = open_reference(
-        options.reference,
-        weights=options.weights,
-        num_classes=options.num_classes,
-        preprocess=options.preprocess,
-        candidate=manifest.preprocess,
-    )
-    images = select_images(every, options.images, options.seed)
-    comparison = Comparison()
-    skipped: list[Skipped] = []
-    stream = stream_pixels(images, manifest.preprocess, size=predictor.input_size, batch=BATCH)
-    total = -(-len(images) // BATCH)
-    for batch in progress.track(stream, "comparing", total):
-        skipped += [Skipped(image=image.name, reason=error.reason) for image, error in batch.errors]
+    options.budgets.check()
+    sources = [candidate]
+    baseline = None
+    if options.baseline is not None and options.reference is None:
+        baseline = read_baseline(options.baseline)
+    elif options.reference is not None and options.baseline is None:
+        sources.append(
+            open_source(options.reference, options.model, preprocess=candidate.preprocess)
+        )
+    else:
+        raise UsageError("give --reference or --baseline, one of them")
+    found = gather(sources, options.data, progress)
+    truth = found.truth
+    options.budgets.checked(has_truth=truth is not None, classes=candidate.classes)
+    if baseline is not None and options.baseline is not None:
+        baseline.check(
+            path=options.baseline, preprocess=candidate.preprocess, classes=candidate.classes,
+            names=[image.name for image in found.images],
+            truth=None if truth is None else truth.classes,
+        )  # fmt: skip
+    hashes = baseline is not None or options.save_baseline is not None
+    comparison, kept = Comparison(), dict[str, Kept]()
+    skipped = list(found.skipped)
+    for batch in answer(sources, found, progress, hashes=hashes):
+        skipped += batch.skipped
         if not batch.images:
             continue
-        pixels = batch.stack()
-        theirs = _pixels_for(reference, predictor, batch, pixels)
-        expected, found = reference.logits(theirs), predictor.logits(pixels)
-        if expected.shape != found.shape:
-            raise DataError(
-                f"the reference has {expected.shape[1]} outputs, the bundle {found.shape[1]}; "
-                "compare a bundle with the model that it was made from"
-            )
-        expected, found = _alike(expected, found)
         names = [image.name for image in batch.images]
-        comparison.add(names, expected, found, truth.of(batch.images) if truth else None)
-    if len(skipped) == len(images):
-        raise DataError(f"none of {len(images)} images can be read, e.g. {skipped[0].reason}")
+        right = None if truth is None else truth.of(batch.images)
+        theirs = batch.logits[0]
+        if baseline is None:
+            ours, theirs = _alike(batch.logits[1], theirs)
+            expected = answers_of(ours, right, names=names, side="reference")
+        else:
+            assert options.baseline is not None
+            expected = baseline.answers(options.baseline, names, batch.hashes)
+        answers = answers_of(theirs, right, names=names, side="candidate")
+        comparison.add(names, expected, answers, right, classes=candidate.classes)
+        if options.save_baseline is not None:
+            kept.update(zip(names, keep(batch.hashes, answers, right), strict=True))
+    if options.save_baseline is not None:
+        _baseline(candidate, kept).write(options.save_baseline)
     metrics = comparison.result()
+    reference = sources[1] if baseline is None else None
     return DriftReport(
-        reference=options.reference,
-        candidate=str(predictor.bundle.path),
-        backends={"reference": reference.backend, "candidate": predictor.backend},
+        reference=reference.name if reference else str(options.baseline),
+        candidate=candidate.name,
+        backends={
+            "reference": reference.backend if reference else _of(baseline),
+            "candidate": candidate.backend,
+        },
         truth=truth.how if truth else None,
         metrics=metrics,
-        verdict=judge(metrics, max_drop=options.max_drop, min_agreement=options.min_agreement),
-        skipped=tuple(skipped),
-        labels=manifest.labels,
+        verdict=judge(metrics, options.budgets),
+        skipped=tuple(sorted(skipped, key=lambda item: item.image)),
+        labels=None if candidate.labels is None else candidate.labels.names,
     )
+
+
+def save_baseline(
+    candidate: Source, data: DataOptions, path: Path, progress: Progress
+) -> tuple[Baseline, tuple[Skipped, ...]]:
+    """Write a model's answers for later comparisons, and return them with what was left out.
+
+    Raises:
+        DataError: There is no readable image, or the truth does not fit.
+    """
+    found = gather([candidate], data, progress)
+    kept, skipped = dict[str, Kept](), list(found.skipped)
+    for batch in answer([candidate], found, progress, hashes=True):
+        skipped += batch.skipped
+        if batch.images:
+            right = None if found.truth is None else found.truth.of(batch.images)
+            names = [image.name for image in batch.images]
+            own: Answers = answers_of(batch.logits[0], right, names=names, side="candidate")
+            kept.update(zip(names, keep(batch.hashes, own, right), strict=True))
+    made = _baseline(candidate, kept)
+    made.write(path)
+    return made, tuple(skipped)
+
+
+def _baseline(candidate: Source, kept: dict[str, Kept]) -> Baseline:
+    return Baseline(
+        # A path of this machine would make every machine's file differ.
+        model=Path(candidate.name).name, backend=candidate.backend, classes=candidate.classes,
+        preprocess=candidate.preprocess, images=kept,
+    )  # fmt: skip
+
+
+def _of(baseline: Baseline | None) -> str:
+    assert baseline is not None
+    return f"baseline of {baseline.model} on {baseline.backend}"
 
 
 def _alike(expected: Logits, found: Logits) -> tuple[Logits, Logits]:
@@ -123,18 +154,3 @@ def _alike(expected: Logits, found: Logits) -> tuple[Logits, Logits]:
     if (expected <= 0).all() and is_probabilities(np.exp(expected)):
         return expected, log_softmax(found)
     return expected, found
-
-
-def _pixels_for(reference: Source, predictor: Predictor, batch: Batch, pixels: Pixels) -> Pixels:
-    """Return the reference's pixels: the candidate's where both prepare images alike."""
-    same = reference.preprocess == predictor.bundle.manifest.preprocess
-    if same and reference.size == predictor.input_size:
-        return pixels
-    return np.stack([_read(image, reference) for image in batch.images])
-
-
-def _read(image: ImageFile, reference: Source) -> Pixels:
-    try:
-        return to_pixels(image.path, reference.preprocess, size=reference.size)
-    except ImageError as error:
-        raise DataError(f"the reference cannot take {image.name}: {error.reason}") from error

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from edgecls.core.errors import CheckFailedError, DataError
 from edgecls.core.values import relative_difference
-from edgecls.drift import Comparison, Flip, Metrics, compare
+from edgecls.drift import Comparison, Metrics, add_logits, compare
+from edgecls.drift.metrics import Accuracy, Graded
+
+
+def graded(metrics: Metrics) -> Graded:
+    assert metrics.graded is not None
+    return metrics.graded
 
 
 def logits(*rows: list[float]) -> np.ndarray:
@@ -29,40 +35,39 @@ def test_by_hand() -> None:
     assert metrics.classes == 3
     assert metrics.agreed == 2
     assert metrics.agreement == 50.0
-    assert metrics.accuracy is not None
-    found = metrics.accuracy
-    assert (found.both, found.only_reference, found.only_candidate, found.neither) == (1, 1, 1, 1)
-    assert (metrics.reference_top1, metrics.candidate_top1, metrics.top1_drop) == (50.0, 50.0, 0.0)
-    assert (metrics.reference_top5, metrics.candidate_top5) == (100.0, 100.0)
-    assert metrics.flips == (
-        Flip(image="b", reference=1, candidate=2, truth=1),
-        Flip(image="c", reference=2, candidate=1, truth=1),
+    assert graded(metrics).top1 == Accuracy(both=1, only_reference=1, only_candidate=1, neither=1)
+    assert graded(metrics).top5 == Accuracy(both=4, only_reference=0, only_candidate=0, neither=0)
+    top1 = graded(metrics).top1
+    assert (top1.reference, top1.candidate, top1.drop) == (50.0, 50.0, 0.0)
+    assert [(found.index, found.images, found.drop) for found in graded(metrics).classes] == [
+        (0, 1, 0.0), (1, 2, 0.0), (2, 1, 0.0),
+    ]  # fmt: skip
+    flips = [(flip.image, flip.reference, flip.candidate, flip.truth) for flip in metrics.flips]
+    assert flips == [("b", 1, 2, 1), ("c", 2, 1, 1)], "the lost one is worse than the gained one"
+    assert metrics.flips[0].reference_confidence == pytest.approx(
+        math.exp(2) / (1 + math.e + math.exp(2)), abs=5e-6
     )
-    assert metrics.max_logit_difference == 6.0
-    assert metrics.mean_logit_difference == (1 + 1 + 6 + 0.5) / 12
-    assert metrics.relative_difference == 6 / 5
+    assert metrics.differences is not None
+    assert metrics.differences.largest == 6.0
+    assert metrics.differences.mean == (1 + 1 + 6 + 0.5) / 12
+    assert metrics.differences.relative == 6 / 5
 
 
 def test_without_truth() -> None:
     metrics = compare(["a"], logits([0, 1]), logits([1, 0]))
 
-    assert metrics.accuracy is None
-    assert metrics.top1_drop is None
-    assert metrics.reference_top1 is None
-    assert metrics.candidate_top5 is None
-    assert metrics.flips == (Flip(image="a", reference=1, candidate=0, truth=None),)
+    assert metrics.graded is None
+    assert [(flip.image, flip.truth) for flip in metrics.flips] == [("a", None)]
 
 
 def test_of_equal_logits_the_lowest_index_answers_on_both_sides() -> None:
     tied = logits([1, 1, 1, 1, 1, 1])
 
-    first = compare(["a"], tied, tied, [0])
-    fifth = compare(["a"], tied, tied, [4])
-    sixth = compare(["a"], tied, tied, [5])
+    first, fifth, sixth = (graded(compare(["a"], tied, tied, [index])) for index in (0, 4, 5))
 
-    assert (first.reference_top1, first.reference_top5) == (100.0, 100.0)
-    assert (fifth.candidate_top1, fifth.candidate_top5) == (0.0, 100.0)
-    assert (sixth.reference_top5, sixth.candidate_top5) == (0.0, 0.0)
+    assert (first.top1.reference, first.top5.reference) == (100.0, 100.0)
+    assert (fifth.top1.candidate, fifth.top5.candidate) == (0.0, 100.0)
+    assert (sixth.top5.reference, sixth.top5.candidate) == (0.0, 0.0)
 
 
 @st.composite
@@ -92,30 +97,34 @@ def test_against_the_definition(
     differences = np.abs(reference.astype(np.float64) - candidate).ravel().tolist()
 
     assert metrics.agreed == sum(a[0] == b[0] for a, b in zip(ours, theirs, strict=True))
-    assert [flip.image for flip in metrics.flips] == sorted(
+    assert sorted(flip.image for flip in metrics.flips) == sorted(
         name for name, a, b in zip(names, ours, theirs, strict=True) if a[0] != b[0]
     )
-    assert metrics.max_logit_difference == max(differences)
-    assert metrics.mean_logit_difference == pytest.approx(
+    found = metrics.differences
+    assert found is not None
+    assert found.largest == max(differences)
+    assert sum(entry.count for entry in found.logits.bins) == len(differences)
+    assert found.mean == pytest.approx(
         float(sum(map(Fraction, differences)) / len(differences)), rel=1e-15, abs=0
     )
-    assert metrics.relative_difference == relative_difference(reference, candidate)
+    assert found.relative == relative_difference(reference, candidate)
     if truth is None:
-        assert metrics.accuracy is None
+        assert metrics.graded is None
         return
-    assert metrics.accuracy is not None
     count = len(names)
-    both = sum(a[0] == b[0] == t for a, b, t in zip(ours, theirs, truth, strict=True))
-    assert metrics.accuracy.both == both
-    for ranks, top1, top5 in (
-        (ours, metrics.reference_top1, metrics.reference_top5),
-        (theirs, metrics.candidate_top1, metrics.candidate_top5),
-    ):
-        pairs = list(zip(ranks, truth, strict=True))
-        assert top1 == 100 * sum(r[0] == t for r, t in pairs) / count
-        assert top5 == 100 * sum(t in r[:5] for r, t in pairs) / count
-    table = metrics.accuracy
-    assert table.both + table.only_reference + table.only_candidate + table.neither == count
+    for accuracy, best in ((graded(metrics).top1, 1), (graded(metrics).top5, 5)):
+        pairs = [(t in a[:best], t in b[:best])
+                 for a, b, t in zip(ours, theirs, truth, strict=True)]  # fmt: skip
+        assert accuracy == Accuracy(
+            both=pairs.count((True, True)),
+            only_reference=pairs.count((True, False)),
+            only_candidate=pairs.count((False, True)),
+            neither=pairs.count((False, False)),
+        )
+    assert {entry.index: entry.images for entry in graded(metrics).classes} == {
+        index: truth.count(index) for index in set(truth)
+    }
+    assert graded(metrics).reliability.images == count
 
 
 @given(cases(), st.data())
@@ -132,7 +141,8 @@ def test_batches_and_merges_change_nothing(
     for start, end in zip([0, *cuts], [*cuts, count], strict=True):
         part = list(order[start:end])
         one = Comparison()
-        one.add(
+        add_logits(
+            one,
             [names[i] for i in part],
             reference[part],
             candidate[part],
@@ -147,8 +157,10 @@ def test_batches_and_merges_change_nothing(
 
 
 def test_all_zero_reference() -> None:
-    assert compare(["a"], logits([0, 0]), logits([0, 1])).relative_difference == math.inf
-    assert compare(["a"], logits([0, 0]), logits([0, 0])).relative_difference == 0.0
+    for candidate, relative in (([0, 1], math.inf), ([0, 0], 0.0)):
+        found = compare(["a"], logits([0, 0]), logits(candidate)).differences
+        assert found is not None
+        assert found.relative == relative
 
 
 @pytest.mark.parametrize("side", ["reference", "candidate"])
@@ -178,18 +190,18 @@ def test_nothing_to_compare() -> None:
 
 def test_truth_for_some_batches_only() -> None:
     comparison = Comparison()
-    comparison.add(["a"], logits([0, 1]), logits([0, 1]), [0])
+    add_logits(comparison, ["a"], logits([0, 1]), logits([0, 1]), [0])
 
     with pytest.raises(ValueError, match="every batch or for none"):
-        comparison.add(["b"], logits([0, 1]), logits([0, 1]))
+        add_logits(comparison, ["b"], logits([0, 1]), logits([0, 1]))
 
 
 def test_batches_of_other_classes() -> None:
     comparison = Comparison()
-    comparison.add(["a"], logits([0, 1]), logits([0, 1]))
+    add_logits(comparison, ["a"], logits([0, 1]), logits([0, 1]))
 
     with pytest.raises(DataError, match="expected 2 classes"):
-        comparison.add(["b"], logits([0]), logits([0]))
+        add_logits(comparison, ["b"], logits([0]), logits([0]))
 
 
 def test_metrics_are_frozen() -> None:

@@ -14,8 +14,10 @@ from edgecls.bundle import Bundle
 from edgecls.core.progress import Quiet
 from edgecls.data.images import list_images, select_images
 from edgecls.runtimes import load
+from edgecls.workflows.answering import DataOptions
 from edgecls.workflows.drift import DriftOptions, drift
 from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.sources import ModelOptions, from_predictor
 
 if TYPE_CHECKING:
     from edgecls.core.values import Precision
@@ -72,16 +74,19 @@ def test_lite0_keeps_its_accuracy(
 ) -> None:
     predictor = load(lite0 / target, backend=backend)  # type: ignore[arg-type]
     # The float graph was compared with torch to 1e-3 of its outputs when it was exported.
-    options = DriftOptions(reference=str(lite0 / "graphs" / "float.onnx"), data=photos[1])
-    report = drift(predictor, options, Quiet())
-    metrics = report.metrics
+    options = DriftOptions(
+        reference=str(lite0 / "graphs" / "float.onnx"), data=DataOptions(data=photos[1])
+    )
+    report = drift(from_predictor(predictor), options, Quiet())
+    found = report.summary()
 
-    assert report.verdict.outcome == "passed"
-    assert metrics.images == 400
-    assert metrics.reference_top1 == pytest.approx(87.25, abs=0.26), "one photo is 0.25 points"
-    assert metrics.top1_drop is not None
-    assert metrics.top1_drop <= 1.0
-    assert metrics.agreement >= 96.0
+    assert report.verdict.outcome in {"passed", "undecided"}, "400 photos are few"
+    assert report.verdict.checks[0].upper is not None
+    assert report.verdict.checks[0].upper <= 2.0
+    assert report.metrics.images == 400
+    assert found["reference_top1"] == pytest.approx(87.25, abs=0.26), "one photo is 0.25 points"
+    assert found["top1_drop"] <= 1.0
+    assert found["agreement"] >= 96.0
 
 
 @pytest.mark.slow
@@ -160,14 +165,16 @@ def test_resnet20_keeps_its_accuracy(edgecls_data: Path, tmp_path: Path) -> None
         Quiet(),
     )
     options = DriftOptions(
-        reference="cifar_resnet20", weights=weights, data=tmp_path / "dev_test1000"
+        reference="cifar_resnet20",
+        model=ModelOptions(weights=weights),
+        data=DataOptions(data=tmp_path / "dev_test1000"),
     )
-    metrics = drift(load(tmp_path / "out/raspberry-pi"), options, Quiet()).metrics
+    candidate = from_predictor(load(tmp_path / "out/raspberry-pi"))
+    found = drift(candidate, options, Quiet()).summary()
 
-    assert metrics.reference_top1 == pytest.approx(91.4, abs=0.11)
-    assert metrics.top1_drop is not None
-    assert metrics.top1_drop <= 1.0
-    assert metrics.agreement >= 98.0
+    assert found["reference_top1"] == pytest.approx(91.4, abs=0.11)
+    assert found["top1_drop"] <= 1.0
+    assert found["agreement"] >= 98.0
 
 
 @pytest.mark.slow

@@ -1,0 +1,195 @@
+"""Several sources answer to the same images, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import numpy as np
+
+from ..core.errors import DataError, ImageError, UsageError
+from ..core.files import sha256_file
+from ..core.progress import Progress
+from ..core.values import Logits, Pixels
+from ..data.images import ImageFile, list_images, select_images
+from ..data.stream import Batch, stream_pixels
+from ..data.truth import Truth, match_truth
+from ..drift.report import Skipped
+from ..runtimes.preprocess import to_pixels
+from .sources import Live, Recorded, Source
+
+BATCH: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOptions:
+    """Which images are answered to.
+
+    Attributes:
+        data: A folder of images; None where every source is recorded.
+        truth: Ground truth; without it folders are matched with the first source's classes.
+        images: How many of the images; None is all.
+        seed: Chooses them.
+    """
+
+    data: Path | None = None
+    truth: Path | None = None
+    images: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """The chosen images, their classes where known, and the hashes that are known already."""
+
+    images: tuple[ImageFile, ...]
+    truth: Truth | None
+    hashes: Mapping[str, str]
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A batch to which every source answered.
+
+    Attributes:
+        images: Those that all could take, N.
+        hashes: SHA-256 of their files, where they were asked for or needed; else empty.
+        logits: Of each source, shape (N, classes).
+        skipped: The images that were left out.
+    """
+
+    images: tuple[ImageFile, ...]
+    hashes: tuple[str, ...]
+    logits: tuple[Logits, ...]
+    skipped: tuple[Skipped, ...] = field(default=())
+
+
+def gather(sources: Sequence[Source], options: DataOptions, progress: Progress) -> DataSet:
+    """Find the images and their classes, before any is run.
+
+    Raises:
+        DataError: There are none, the truth does not fit, or the sources' outputs differ.
+        UsageError: A source needs the images, and no folder was given.
+    """
+    first = sources[0]
+    for other in sources[1:]:
+        _check_alike(first, other, progress)
+    hashes: dict[str, str] = {}
+    skipped: list[Skipped] = []
+    if options.data is not None:
+        every = list_images(options.data)
+    elif isinstance(first, Recorded) and all(isinstance(s, Recorded) for s in sources):
+        hashes, skipped = _recorded_images(first)
+        every = tuple(ImageFile(path=Path(name), name=name) for name in sorted(hashes))
+    else:
+        raise UsageError("give the images with --data DIR; only files of logits can do without")
+    truth = match_truth(every, num_classes=first.classes, labels=first.labels, truth=options.truth)
+    if truth is not None:
+        progress.note(truth.how)
+    chosen = select_images(every, options.images, options.seed)
+    return DataSet(images=chosen, truth=truth, hashes=hashes, skipped=tuple(skipped))
+
+
+def answer(
+    sources: Sequence[Source], found: DataSet, progress: Progress, *, hashes: bool = False
+) -> Iterator[Answered]:
+    """Yield what all sources answer, in batches.
+
+    Images that a source cannot take are left out and listed.
+
+    Args:
+        sources: Whom to ask.
+        found: The images.
+        progress: Shows how far it is.
+        hashes: Whether the files' hashes are wanted.
+
+    Raises:
+        DataError: No image could be taken, or only some sources can prepare it.
+    """
+    live = next((source for source in sources if isinstance(source, Live)), None)
+    wanted = hashes or any(isinstance(source, Recorded) for source in sources)
+    batches: Iterator[Batch]
+    if live is not None:
+        batches = stream_pixels(found.images, live.preprocess, size=live.size, batch=BATCH)
+    else:
+        batches = _unread(found.images)
+    total = -(-len(found.images) // BATCH)
+    answered = 0
+    reasons = [item.reason for item in found.skipped]
+    for batch in progress.track(batches, "comparing", total):
+        skipped = [Skipped(image=image.name, reason=error.reason) for image, error in batch.errors]
+        digests = [
+            found.hashes.get(image.name) or sha256_file(image.path) if wanted else ""
+            for image in batch.images
+        ]
+        kept = []
+        for place, (image, digest) in enumerate(zip(batch.images, digests, strict=True)):
+            absent = next((s for s in sources if not _has(s, digest)), None)
+            if absent is None:
+                kept.append(place)
+            else:
+                skipped.append(Skipped(image=image.name, reason=f"not in {absent.name}"))
+        reasons += [item.reason for item in skipped]
+        answered += len(kept)
+        names = tuple(batch.images[place] for place in kept)
+        mine = tuple(digests[place] for place in kept) if wanted else ()
+        logits: tuple[Logits, ...] = ()
+        if kept:
+            pixels = batch.stack()[kept] if live is not None else None
+            logits = tuple(_ask(source, live, names, mine, pixels) for source in sources)
+        yield Answered(images=names, hashes=mine, logits=logits, skipped=tuple(skipped))
+    if not answered:
+        raise DataError(f"none of {len(found.images)} images can be compared, e.g. {reasons[0]}")
+
+
+def _check_alike(first: Source, other: Source, progress: Progress) -> None:
+    if first.classes != other.classes:
+        raise DataError(
+            f"{other.name} has {other.classes} outputs, {first.name} {first.classes}; "
+            "compare a bundle with the model that it was made from"
+        )
+    if first.labels and other.labels and first.labels.names != other.labels.names:
+        progress.note(f"{other.name} names its classes otherwise than {first.name}")
+
+
+def _recorded_images(source: Recorded) -> tuple[dict[str, str], list[Skipped]]:
+    """Return the hashes of recorded images by name below their common folder."""
+    names = [(PurePosixPath(name).parts, digest) for name, digest in source.file.images]
+    first, shared = names[0][0], 0
+    while all(len(parts) > shared + 1 and parts[shared] == first[shared] for parts, _ in names):
+        shared += 1
+    hashes = {PurePosixPath(*parts[shared:]).as_posix(): digest for parts, digest in names}
+    return hashes, [Skipped(image=name, reason=why) for name, why in source.file.errors]
+
+
+def _unread(images: Sequence[ImageFile]) -> Iterator[Batch]:
+    for start in range(0, len(images), BATCH):
+        yield Batch(images=tuple(images[start : start + BATCH]), pixels=())
+
+
+def _has(source: Source, digest: str) -> bool:
+    return isinstance(source, Live) or digest in source.file
+
+
+def _ask(
+    source: Source, shared: Live | None, images: Sequence[ImageFile], hashes: Sequence[str],
+    pixels: Pixels | None,
+) -> Logits:  # fmt: skip
+    """Return a source's logits; it takes the shared pixels where it prepares images alike."""
+    if isinstance(source, Recorded):
+        return source.file.logits(hashes)
+    assert shared is not None
+    assert pixels is not None
+    if source.preprocess == shared.preprocess and source.size == shared.size:
+        return source.logits(pixels)
+    return source.logits(np.stack([_read(image, source) for image in images]))
+
+
+def _read(image: ImageFile, source: Live) -> Pixels:
+    try:
+        return to_pixels(image.path, source.preprocess, size=source.size)
+    except ImageError as error:
+        raise DataError(f"{source.name} cannot take {image.name}: {error.reason}") from error
