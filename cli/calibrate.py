@@ -15,6 +15,7 @@ from .options import workstation
 
 if TYPE_CHECKING:
     from ..calibration.table import CalibrationTable
+    from ..workflows.calibrate import CalibrateOptions
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -45,11 +46,20 @@ def out_options(function: Any) -> Any:
 )  # fmt: skip
 @click.option("--part", metavar="I/N", help="Only the I-th of N parts of the images, for a merge.")
 @click.option("--allow-random-weights", is_flag=True, help="Calibrate a model nobody trained.")
+@click.option("--check", is_flag=True, help="Judge the images instead: exit 1 with findings.")
+@click.option("--against", type=_FOLDER, help="With --check: the images that will judge the model.")
 @out_options
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(
-    model: str, out: Path | None, form: str, part: str | None, as_json: bool, **options: Any
-) -> None:
+    model: str,
+    out: Path | None,
+    form: str,
+    part: str | None,
+    check: bool,
+    against: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Measure the ranges of MODEL's tensors on images and write them as a table, OUT.
 
     MODEL is what `edgecls export` takes. `edgecls export --calib-table OUT` uses the table;
@@ -59,12 +69,44 @@ def command(
         from ..workflows.calibrate import CalibrateOptions, calibrate_model
     from .show import TerminalProgress
 
+    asked = CalibrateOptions(source=model, part=parse_part(part), **options)
+    if check:
+        if out is not None or part is not None:
+            raise UsageError("--check writes no table; leave -o and --part out")
+        return report(asked, against, as_json)
+    if against is not None:
+        raise UsageError("--against is for --check")
     if out is None:
         raise UsageError("nowhere to write the table; give -o FILE")
-    asked = CalibrateOptions(source=model, part=parse_part(part), **options)
     table = calibrate_model(asked, TerminalProgress(quiet=as_json))
     write(table, out, form)
     summarize(table, out, as_json)
+    return 0
+
+
+def report(asked: CalibrateOptions, against: Path | None, as_json: bool) -> int:
+    """Print what is wrong with the images; return the exit code."""
+    import msgspec
+
+    from ..workflows.calibration_check import check_calibration
+    from .show import TerminalProgress
+    from .text import printable
+
+    found = check_calibration(asked, against, TerminalProgress(quiet=as_json))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        return 1 if found.findings else 0
+    for finding in found.findings:
+        click.echo(f"{finding.kind}: {printable(finding.found)}")
+        click.echo(f"  -> {finding.fix}")
+    compared = "" if found.against is None else f", compared with {found.against}"
+    click.echo(
+        f"{found.images} images, {found.tensors} tensors{compared}: "
+        f"{len(found.findings) or 'no'} finding{'' if len(found.findings) == 1 else 's'}; "
+        f"the second half widened the ranges by {100 * found.growth:.1f} %, "
+        f"a seed changes the median by {100 * found.seed_spread:.0f} %"
+    )
+    return 1 if found.findings else 0
 
 
 def parse_part(text: str | None) -> tuple[int, int] | None:

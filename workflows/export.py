@@ -109,6 +109,8 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     for target in targets:
         check_replaceable(options.out / target.name)
     given_table = read_table(options.calib_table) if options.calib_table else None
+    if given_table is not None:
+        given_table.ranges()  # a part of a table is refused before the model is converted
     stages = Stages(progress)
     images = _calibration_images(options, progress)
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
