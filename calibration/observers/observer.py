@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...core.ranges import Range
 from .histogram import Histogram
 
-VALUES_PER_IMAGE: Final = 16384
+VALUES_PER_IMAGE: Final = 8192
 """Of a tensor with twice as many or more, about this many values per image are counted."""
 
 
