@@ -236,7 +236,9 @@ def test_percentile_never_clips_on_too_few_values() -> None:
     few = np.append(generator.normal(size=9999), 50.0)
 
     assert choose_range(seen(few), "percentile", 99.99).hi == 50.0
-    assert choose_range(seen(few, generator.normal(size=20000)), "percentile", 99.99).hi < 10.0
+    assert (
+        choose_range(seen(few, *generator.normal(size=(2, 10000))), "percentile", 99.99).hi < 10.0
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -300,16 +302,19 @@ def test_the_lattice_meets_every_row_and_channel(size: int) -> None:
 
 
 def test_a_large_tensors_extremes_are_exact_and_its_counts_a_fair_sample() -> None:
-    """Of 1.2 million values in 96 channels of very different width, some 8,192 are counted."""
+    """Ten images of 1.2 million values in 96 channels of very different width."""
     generator = np.random.default_rng(5)
-    widths = np.linspace(0.1, 3.0, 96)[:, None, None]
-    image = (generator.laplace(size=(96, 112, 112)) * widths).astype(np.float32)
-    sampled = seen(image)
-    complete = seen_all(image.ravel())
+    widths = np.linspace(0.1, 3.0, 96, dtype=np.float32)[:, None, None]
+    sampled, complete = Observer(), Observer()
+    for _ in range(10):
+        image = generator.standard_normal((96, 112, 112), np.float32) ** 3 * widths
+        sampled = sampled.merge(seen(image))
+        for row in image.reshape(-1, 12544):
+            complete.update(row[None])
 
     assert (sampled.lo, sampled.hi) == (complete.lo, complete.hi)
-    assert sampled.histogram.counts.sum() <= 2 * VALUES_PER_IMAGE
-    for method, tolerance in (("percentile", 0.25), ("entropy", 0.35), ("mse", 0.25)):
+    assert sampled.histogram.counts.sum() <= 20 * VALUES_PER_IMAGE
+    for method, tolerance in (("percentile", 0.05), ("entropy", 0.1), ("mse", 0.1)):
         one = choose_range(sampled, method, 99.9)  # type: ignore[arg-type]
         all_of_it = choose_range(complete, method, 99.9)  # type: ignore[arg-type]
         assert one.hi == pytest.approx(all_of_it.hi, rel=tolerance), method
