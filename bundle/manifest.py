@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from ..core.fingerprint import Fingerprint
 from ..core.preprocess import Preprocess
 from ..core.ranges import CalibrationMethod
 from ..core.values import ArtefactFormat, Precision, StepCheck, TensorSpec
@@ -63,30 +64,15 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     left_float: tuple[str, ...] = ()
 
 
-class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the calibration images looked like, to compare field data with.
-
-    Attributes:
-        images: How many.
-        pixel_histogram: For each channel the counts of codes 0..255 in 32 bins of 8.
-        confidence_histogram: The float model's top-1 probability, 20 bins of 0.05.
-        class_counts: How often the float model answered each class.
-    """
-
-    images: int
-    pixel_histogram: tuple[tuple[int, ...], ...]
-    confidence_histogram: tuple[int, ...]
-    class_counts: tuple[int, ...]
-
-
 class CalibrationInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which images and which method gave the ranges."""
+    """Which images and which method gave the ranges; the fields are ``RangeTable``'s."""
 
     method: CalibrationMethod
     images: int
     seed: int
     data_sha256: str
     table_sha256: str
+    percentile: float | None = None
 
 
 class GoldenSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # What may be a file or a name: a model, a preset, an image.
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
-TABLES: Final = ("export", "predict", "drift", "verify", "demo", "preprocess")
+TABLES: Final = ("export", "calibrate", "predict", "drift", "verify", "demo", "preprocess")
 
 
 def config_option(function: F) -> F:
@@ -60,7 +60,11 @@ def _read(file: Path, command: str) -> dict[str, Any]:
     table = document.get(command, {})
     if not isinstance(table, dict):
         raise click.UsageError(f"{file}: [{command}] must be a table")
-    if "preprocess" in document and "preprocess" not in table and command in {"export", "drift"}:
+    if (
+        "preprocess" in document
+        and "preprocess" not in table
+        and command in {"export", "calibrate", "drift"}
+    ):
         table["preprocess"] = file.name
     return table
 

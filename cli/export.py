@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.ranges import METHODS
 from ..core.values import PRECISIONS
 from .config import config_option
 from .options import workstation
@@ -28,8 +29,12 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )  # fmt: skip
 @click.option("--calib-images", type=click.IntRange(1), default=100, show_default=True)
 @click.option(
-    "--calib-method", "method", type=click.Choice(["minmax", "entropy"]), default="minmax",
-    show_default=True, help="How ranges are chosen.",
+    "--calib-method", "method", type=click.Choice(METHODS), default="minmax", show_default=True,
+    help="How ranges are chosen.",
+)  # fmt: skip
+@click.option(
+    "--calib-table", type=_FILE,
+    help="A table of `edgecls calibrate`, with its own method; --calib then gives golden samples.",
 )  # fmt: skip
 @click.option("--labels", type=_FILE, help="Class names in the order of the model's outputs.")
 @click.option("--preprocess", metavar="NAME|FILE", help="A preset or a TOML file.")

@@ -15,10 +15,15 @@ from ..core.errors import EdgeclsError
 from ..core.version import VERSION
 from .text import printable_lines
 
-# Each is cli/NAME.py with a function `command`; a command's modules are imported when it runs.
+# Each is cli/NAME.py with a function `command`; a command's modules are imported when it runs. Two
+# words are a command of its own, in cli/TWO_WORDS.py: `calibrate MODEL` and `calibrate show TABLE`.
 COMMANDS: Final = {
     "targets": "What can be built for, and what each can run.",
     "export": "Turn a trained classifier into one bundle per target.",
+    "calibrate": "Measure the ranges of a model's tensors on images, or check the images.",
+    "calibrate show": "Plot a calibration table.",
+    "calibrate diff": "Say which tensors' ranges differ between two tables.",
+    "calibrate merge": "Add up tables of parts, or write one as a TensorRT cache.",
     "predict": "Classify images with a bundle.",
     "drift": "Say what a conversion cost, and judge it.",
     "inspect": "Say what is in a bundle.",
@@ -45,9 +50,17 @@ class Commands(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f".{cmd_name}", __package__)
+        module = importlib.import_module(f".{cmd_name.replace(' ', '_')}", __package__)
         command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command of two words before one of one."""
+        if " ".join(args[:2]) in COMMANDS:
+            args = [" ".join(args[:2]), *args[2:]]
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
-CalibrationMethod = Literal["minmax", "entropy"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile", "mse"]
+METHODS: Final[tuple[CalibrationMethod, ...]] = get_args(CalibrationMethod)
+DEFAULT_PERCENTILE: Final = 99.99
 
 
 class Range(msgspec.Struct, frozen=True, array_like=True):
@@ -33,6 +35,7 @@ class RangeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         method: How a range is chosen from the values.
         images: How many images were seen.
         seed: What chose them.
+        percentile: What the percentile method keeps, in percent; None for the other methods.
     """
 
     ranges: dict[str, Range]
@@ -41,6 +44,7 @@ class RangeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     method: CalibrationMethod
     images: int
     seed: int
+    percentile: float | None = None
 
     def sha256(self) -> str:
         """Return the hash of the table's canonical JSON."""

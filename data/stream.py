@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.errors import ImageError
+from ..core.files import sha256_bytes
 from ..core.preprocess import Preprocess
 from ..core.values import Pixels
+from ..runtimes.images import read_regular_file
 from ..runtimes.preprocess import to_pixels
 from .images import ImageFile
 
@@ -25,11 +27,13 @@ class Batch:
         images: Those that could be read, in order.
         pixels: Shape (H, W, C) uint8 for each of ``images``; sizes differ only where the
             preprocessing neither resizes nor crops.
+        hashes: The SHA-256 of the file of each of ``images``, of the bytes that were decoded.
         errors: The images that could not be read, in order, each with the reason.
     """
 
     images: tuple[ImageFile, ...]
     pixels: tuple[Pixels, ...]
+    hashes: tuple[str, ...]
     errors: tuple[tuple[ImageFile, ImageError], ...] = ()
 
     def stack(self) -> Pixels:
@@ -73,23 +77,25 @@ def stream_pixels(
     if workers < 1 or batch < 1:
         raise ValueError(f"workers and batch must be positive, found {workers} and {batch}")
 
-    def read(image: ImageFile) -> Pixels | ImageError:
+    def read(image: ImageFile) -> tuple[Pixels, str] | ImageError:
+        name = str(image.path)
         try:
-            return to_pixels(image.path, preprocess, size=size)
+            data = read_regular_file(name)
+            return to_pixels(data, preprocess, size=size, name=name), sha256_bytes(data)
         except ImageError as error:
             return error
 
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="edgecls-decode")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        waiting: deque[Future[Pixels | ImageError]] = deque()
+        waiting: deque[Future[tuple[Pixels, str] | ImageError]] = deque()
         ahead = iter(images)
         for image in ahead:
             waiting.append(pool.submit(read, image))
             if len(waiting) == 2 * workers:
                 break
         for start in range(0, len(images), batch):
-            good: list[tuple[ImageFile, Pixels]] = []
+            good: list[tuple[ImageFile, Pixels, str]] = []
             bad: list[tuple[ImageFile, ImageError]] = []
             for image in images[start : start + batch]:
                 result = waiting.popleft().result()
@@ -99,9 +105,10 @@ def stream_pixels(
                 if isinstance(result, ImageError):
                     bad.append((image, result))
                 else:
-                    good.append((image, result))
+                    good.append((image, *result))
             yield Batch(
-                images=tuple(image for image, _ in good),
-                pixels=tuple(pixels for _, pixels in good),
+                images=tuple(image for image, _, _ in good),
+                pixels=tuple(pixels for _, pixels, _ in good),
                 errors=tuple(bad),
+                hashes=tuple(digest for _, _, digest in good),
             )

@@ -58,11 +58,13 @@ def name_of(source: ImageSource) -> str:
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image"
 
 
-def read_image(source: ImageSource, preprocess: Preprocess) -> Image.Image:
+def read_image(
+    source: ImageSource, preprocess: Preprocess, *, name: str | None = None
+) -> Image.Image:
     """Decode an image, turn it upright where ``preprocess.exif`` says so, and convert its mode.
 
     Transparency is dropped, 16-bit grey keeps its high byte, of an animation the first frame is
-    taken.
+    taken. Errors call it ``name``, or what ``name_of`` says.
 
     Returns:
         Mode "L" where ``preprocess.color`` is "gray", else "RGB".
@@ -75,14 +77,17 @@ def read_image(source: ImageSource, preprocess: Preprocess) -> Image.Image:
             "image",
             f"expected a path, bytes, a Pillow image or an array, found {type(source).__name__}",
         )
-    name = name_of(source)
+    name = name or name_of(source)
     mode = "L" if preprocess.color == "gray" else "RGB"
     if isinstance(source, np.ndarray):
         return _convert(name, _from_array(name, source), mode)
     if isinstance(source, Image.Image):
         _check_size(name, source)
         return _finish(name, source, mode, preprocess.exif)
-    data = bytes(source) if isinstance(source, (bytes, bytearray)) else read_regular_file(name)
+    if isinstance(source, (bytes, bytearray)):
+        data = bytes(source)
+    else:
+        data = read_regular_file(os.fspath(source))
     with open_image(name, data) as image:
         return _finish(name, image, mode, preprocess.exif)
 

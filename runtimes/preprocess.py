@@ -28,7 +28,11 @@ _LARGE_GROWTH: Final = 4
 
 
 def to_pixels(
-    image: ImageSource, preprocess: Preprocess, *, size: tuple[int, int] | None = None
+    image: ImageSource,
+    preprocess: Preprocess,
+    *,
+    size: tuple[int, int] | None = None,
+    name: str | None = None,
 ) -> Pixels:
     """Read, resize and crop an image.
 
@@ -36,6 +40,7 @@ def to_pixels(
         image: A path, bytes, a Pillow image, or codes (H, W[, 3]) uint8 in RGB order.
         preprocess: What the model expects.
         size: (height, width) of the model's input, where it is fixed.
+        name: What errors call the image; its path where there is one, else "image".
 
     Returns:
         Shape (H, W, C), uint8, contiguous, channels in the model's order.
@@ -44,7 +49,9 @@ def to_pixels(
         ImageError: The image cannot be read, or its size is not the one that the model takes and
             ``preprocess`` does not change it.
     """
-    return decoded_to_pixels(name_of(image), read_image(image, preprocess), preprocess, size=size)
+    called = name or name_of(image)
+    decoded = read_image(image, preprocess, name=called)
+    return decoded_to_pixels(called, decoded, preprocess, size=size)
 
 
 def decoded_to_pixels(

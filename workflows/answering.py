@@ -122,8 +122,8 @@ def answer(
     for batch in progress.track(batches, "comparing", total):
         skipped = [Skipped(image=image.name, reason=error.reason) for image, error in batch.errors]
         digests = [
-            found.hashes.get(image.name) or sha256_file(image.path) if wanted else ""
-            for image in batch.images
+            found.hashes.get(image.name) or read or (sha256_file(image.path) if wanted else "")
+            for image, read in zip(batch.images, batch.hashes, strict=True)
         ]
         kept = []
         for place, (image, digest) in enumerate(zip(batch.images, digests, strict=True)):
@@ -167,7 +167,8 @@ def _recorded_images(source: Recorded) -> tuple[dict[str, str], list[Skipped]]:
 
 def _unread(images: Sequence[ImageFile]) -> Iterator[Batch]:
     for start in range(0, len(images), BATCH):
-        yield Batch(images=tuple(images[start : start + BATCH]), pixels=())
+        part = tuple(images[start : start + BATCH])
+        yield Batch(images=part, pixels=(), hashes=("",) * len(part))
 
 
 def _has(source: Source, digest: str) -> bool:

@@ -1,26 +1,140 @@
-"""One pass over the calibration images: ranges, and the fingerprint that goes with the bundle."""
+"""One pass over the calibration images: the table of ranges, and what the images were."""
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-import numpy as np
 import onnx
 
-from ..bundle.manifest import Fingerprint
-from ..calibration.collect import collect_ranges
-from ..core.errors import CalibrationError, ImageError
-from ..core.files import sha256_file
-from ..core.preprocess import Preprocess
+from ..calibration.collect import observe
+from ..calibration.table import CalibrationTable, Parts, make_table, merge_tables
+from ..calibration.table_file import read_table
+from ..core.errors import CalibrationError, ImageError, UsageError
+from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
-from ..core.ranges import CalibrationMethod, RangeTable
-from ..core.values import Logits, Pixels, Tensor
-from ..data.images import ImageFile
+from ..core.ranges import DEFAULT_PERCENTILE, CalibrationMethod
+from ..core.values import Tensor
+from ..core.version import VERSION
+from ..data.images import ImageFile, list_images, select_images
 from ..data.stream import stream_pixels
+from ..models import load_model
+from .graph import checked_graph, resolve_input
+from .samples import real_samples, synthetic_samples
+from .sketch import Sketch
+from .timing import Stages
 
-PIXEL_BINS: Final = 32
-CONFIDENCE_BINS: Final = 20
+_TOOLS: Final = ("numpy", "onnxruntime", "pillow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateOptions:
+    """What to calibrate, as the command line has it.
+
+    Attributes:
+        source: The model.
+        data: A folder of images.
+        weights: A checkpoint.
+        num_classes: Of the model's head.
+        preprocess: A preset's name or a TOML file.
+        images: How many of the images; None is all.
+        method: How ranges are chosen.
+        percentile: What the percentile method keeps, in percent.
+        seed: Chooses the images.
+        part: (i, n): only the i-th of n parts of the chosen images, counted from 1.
+        allow_random_weights: Whether a model that nobody trained may be calibrated.
+    """
+
+    source: str
+    data: Path
+    weights: Path | None = None
+    num_classes: int | None = None
+    preprocess: str | None = None
+    images: int | None = 100
+    method: CalibrationMethod = "minmax"
+    percentile: float = DEFAULT_PERCENTILE
+    seed: int = 0
+    part: tuple[int, int] | None = None
+    allow_random_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatModel:
+    """The graph that is calibrated, and what its images go through."""
+
+    graph: onnx.ModelProto
+    preprocess: Preprocess
+    size: tuple[int, int]
+
+
+def calibrate_model(options: CalibrateOptions, progress: Progress) -> CalibrationTable:
+    """Load a model, make its float graph and return the table over a folder of images.
+
+    Raises:
+        EdgeclsError: With the cause's exit code.
+    """
+    images = calibration_images(options, progress)
+    model = float_model(options, images, progress)
+    return calibrate(
+        model.graph,
+        images,
+        preprocess=model.preprocess,
+        size=model.size,
+        method=options.method,
+        percentile=options.percentile,
+        seed=options.seed,
+        part=options.part,
+        progress=progress,
+    )
+
+
+def calibration_images(options: CalibrateOptions, progress: Progress) -> tuple[ImageFile, ...]:
+    """Return the images that were asked for, of all parts.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = list_images(options.data)
+    if options.images is not None and len(found) < options.images:
+        progress.note(f"{options.data} has {len(found)} images, not {options.images}: all are used")
+    return select_images(found, options.images, options.seed)
+
+
+def float_model(
+    options: CalibrateOptions, images: Sequence[ImageFile], progress: Progress
+) -> FloatModel:
+    """Return the graph that an export of the same model calibrates.
+
+    Raises:
+        EdgeclsError: The model cannot be loaded or converted, or is quantized already.
+    """
+    given = resolve_preprocess(options.preprocess) if options.preprocess else None
+    loaded = load_model(options.source, weights=options.weights, num_classes=options.num_classes)
+    for note in loaded.notes:
+        progress.note(note)
+    if loaded.random_weights and not options.allow_random_weights:
+        raise UsageError(
+            f"{options.source} has random weights: nothing is downloaded; give --weights FILE "
+            "(or --allow-random-weights)"
+        )
+    preprocess, size = resolve_input(loaded, given)
+    samples = real_samples(images, preprocess, size) or synthetic_samples(
+        preprocess, size, options.seed
+    )
+    checked = checked_graph(
+        loaded,
+        preprocess=preprocess,
+        size=size,
+        tensors=preprocess.normalize(samples.pixels),
+        stages=Stages(progress),
+    )
+    if checked.quantized:
+        raise UsageError(f"{options.source} is quantized: its ranges are in its Q/DQ")
+    return FloatModel(graph=checked.model, preprocess=preprocess, size=size)
 
 
 def calibrate(
@@ -32,70 +146,91 @@ def calibrate(
     method: CalibrationMethod,
     seed: int,
     progress: Progress,
-) -> tuple[RangeTable, Fingerprint]:
-    """Return the ranges of a float graph's activations over images, and what the images were.
+    percentile: float = DEFAULT_PERCENTILE,
+    part: tuple[int, int] | None = None,
+) -> CalibrationTable:
+    """Return the table of a float graph over images.
 
     Images that cannot be read are left out, and said.
 
+    Args:
+        model: The float graph.
+        images: All that were chosen.
+        preprocess: What they go through.
+        size: (height, width) of the model's input.
+        method: How ranges are chosen.
+        seed: What chose the images; provenance.
+        progress: Shows how many are done.
+        percentile: What the percentile method keeps.
+        part: (i, n) observes only every n-th image, from the i-th on.
+
     Raises:
-        CalibrationError: None of them could be read.
+        CalibrationError: None of the images could be read.
+        UsageError: There is no such part.
     """
-    sketch = _Sketch(preprocess.channels)
+    parts = None
+    if part is not None:
+        index, of = part
+        if not 1 <= index <= of:
+            raise UsageError(f"--part must be I/N with 1 <= I <= N, found {index}/{of}")
+        if of > len(images):
+            raise UsageError(f"{len(images)} images cannot be shared by {of} parts")
+        images = images[index - 1 :: of]
+        parts = Parts(of=of, held=(index,)) if of > 1 else None
+    sketch = Sketch(preprocess.channels)
+    tensors = image_tensors(images, preprocess, size, progress, sketch)
+    seen = observe(model, tensors, on_logits=sketch.add_logits)
+    return make_table(
+        seen,
+        preprocess=preprocess,
+        size=size,
+        method=method,
+        percentile=percentile if method == "percentile" else None,
+        seed=seed,
+        parts=parts,
+        tools=_tools(),
+        fingerprint=sketch.fingerprint(),
+    )
+
+
+def merge_files(files: Sequence[Path]) -> CalibrationTable:
+    """Return the table of all files' images.
+
+    Raises:
+        CalibrationError: A file is no table, or they do not belong together.
+    """
+    return functools.reduce(merge_tables, (read_table(file) for file in files))
+
+
+def image_tensors(
+    images: Sequence[ImageFile],
+    preprocess: Preprocess,
+    size: tuple[int, int],
+    progress: Progress,
+    sketch: Sketch,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield each readable image's hash and tensor (1, C, H, W); say which were left out.
+
+    Raises:
+        CalibrationError: None of the images could be read.
+    """
     failed: list[ImageError] = []
-
-    def tensors() -> Iterator[tuple[str, Tensor]]:
-        stream = stream_pixels(images, preprocess, size=size)
-        for batch in progress.track(stream, "calibrating", len(images)):
-            failed.extend(error for _, error in batch.errors)
-            for image, pixels in zip(batch.images, batch.pixels, strict=True):
-                sketch.add_pixels(pixels)
-                yield sha256_file(image.path), preprocess.normalize(pixels[None])
-
-    try:
-        table = collect_ranges(
-            model, tensors(), method=method, seed=seed, on_logits=sketch.add_logits
-        )
-    except CalibrationError:
-        if failed:
-            raise CalibrationError(
-                f"none of {len(images)} calibration images can be used, e.g. {failed[0]}"
-            ) from failed[0]
-        raise
+    stream = stream_pixels(images, preprocess, size=size)
+    for batch in progress.track(stream, "calibrating", len(images)):
+        failed += [error for _, error in batch.errors]
+        for digest, pixels in zip(batch.hashes, batch.pixels, strict=True):
+            sketch.add_pixels(pixels)
+            yield digest, preprocess.normalize(pixels[None])
+    if len(failed) == len(images):
+        raise CalibrationError(
+            f"none of {len(images)} calibration images can be used, e.g. {failed[0]}"
+        ) from failed[0]
     for error in failed[:3]:
         progress.note(f"calibration left out {error}")
     if len(failed) > 3:
         progress.note(f"calibration left out {len(failed) - 3} more images")
-    return table, sketch.fingerprint()
 
 
-class _Sketch:
-    def __init__(self, channels: int) -> None:
-        self._images = 0
-        self._pixels = np.zeros((channels, PIXEL_BINS), np.int64)
-        self._confidence = np.zeros(CONFIDENCE_BINS, np.int64)
-        self._classes = np.zeros(0, np.int64)
-
-    def add_pixels(self, pixels: Pixels) -> None:
-        """Take in one image (H, W, C)."""
-        self._images += 1
-        for channel in range(len(self._pixels)):
-            codes = pixels[..., channel].ravel() // (256 // PIXEL_BINS)
-            self._pixels[channel] += np.bincount(codes, minlength=PIXEL_BINS)
-
-    def add_logits(self, logits: Logits) -> None:
-        """Take in the answer (1, classes) to one image."""
-        wide = logits[0].astype(np.float64)
-        if not self._classes.size:
-            self._classes = np.zeros(wide.size, np.int64)
-        self._classes[int(wide.argmax())] += 1
-        confidence = 1.0 / np.exp(wide - wide.max()).sum()
-        self._confidence[min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += 1
-
-    def fingerprint(self) -> Fingerprint:
-        """Return what was seen."""
-        return Fingerprint(
-            images=self._images,
-            pixel_histogram=tuple(tuple(row.tolist()) for row in self._pixels),
-            confidence_histogram=tuple(self._confidence.tolist()),
-            class_counts=tuple(self._classes.tolist()),
-        )
+def _tools() -> dict[str, tuple[str, ...]]:
+    found = {name: (importlib.metadata.version(name),) for name in _TOOLS}
+    return {"edgecls": (VERSION,), **found}

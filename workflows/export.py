@@ -12,7 +12,10 @@ import msgspec
 import onnx
 
 from ..bundle import Draft, check_replaceable, write_bundles
-from ..bundle.manifest import CalibrationInfo, Fingerprint, GoldenSample, Manifest, ModelInfo
+from ..bundle.manifest import CalibrationInfo, GoldenSample, Manifest, ModelInfo
+from ..calibration.collect import model_hash
+from ..calibration.table import CalibrationTable
+from ..calibration.table_file import read_table
 from ..core.errors import UsageError
 from ..core.files import sha256_bytes, write_atomic
 from ..core.preprocess import Preprocess, resolve_preprocess
@@ -48,6 +51,7 @@ class ExportOptions:
         weights: A checkpoint.
         calib: A folder of images, for int8.
         calib_images: How many of them.
+        calib_table: A table of ``edgecls calibrate``; ``calib`` then only gives golden samples.
         labels: A file of class names.
         preprocess: A preset's name or a TOML file.
         num_classes: Of the model's head.
@@ -65,6 +69,7 @@ class ExportOptions:
     weights: Path | None = None
     calib: Path | None = None
     calib_images: int = 100
+    calib_table: Path | None = None
     labels: Path | None = None
     preprocess: str | None = None
     num_classes: int | None = None
@@ -104,6 +109,9 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     targets, precision = _check_options(options)
     for target in targets:
         check_replaceable(options.out / target.name)
+    given_table = read_table(options.calib_table) if options.calib_table else None
+    if given_table is not None:
+        given_table.ranges()  # a part of a table is refused before the model is converted
     stages = Stages(progress)
     images = _calibration_images(options, progress)
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
@@ -127,21 +135,27 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
                     f"fewer than {GOLDEN} of the calibration images can be read: the steps are "
                     "compared on synthetic images, which are the golden samples too"
                 )
+            elif given_table is not None:
+                progress.note(
+                    "without --calib the golden samples are synthetic; give it for real ones"
+                )
             samples = synthetic_samples(preprocess, size, options.seed)
     tensors = preprocess.normalize(samples.pixels)
     graph = checked_graph(loaded, preprocess=preprocess, size=size, tensors=tensors, stages=stages)
     if labels is not None:
         labels.check(graph.num_classes)
     table: RangeTable | None = None
-    fingerprint: Fingerprint | None = None
+    calibration: CalibrationTable | None = None
     if graph.quantized:
         precision = _own_precision(options, graph, targets)
+        if given_table is not None:
+            raise UsageError(f"{options.source} is quantized: it has no use for --calib-table")
         progress.note(f"{options.source} has Q/DQ of its own: its scales are kept")
     else:
         _require_images(options, targets, precision)
     if precision in CALIBRATED and not graph.quantized:
         with stages.stage("calibrate"):
-            table, fingerprint = calibrate(
+            calibration = given_table or calibrate(
                 graph.model,
                 images,
                 preprocess=preprocess,
@@ -150,6 +164,10 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
                 seed=options.seed,
                 progress=progress,
             )
+            calibration.check(
+                model_sha256=model_hash(graph.model), preprocess=preprocess, size=size
+            )
+            table = calibration.ranges()
     builder = ArtefactBuilder(
         graph=graph,
         table=table,
@@ -181,7 +199,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         tools=_tools(),
         files={},
         calibration=_calibration_info(table) if table is not None else None,
-        fingerprint=fingerprint,
+        fingerprint=calibration.fingerprint if calibration is not None else None,
     )
     drafts = [
         Draft(
@@ -214,6 +232,8 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
+    if options.calib_table is not None and precision not in {"int8", "int16x8"}:
+        raise UsageError(f"--calib-table is for calibrated precisions, not for {precision}")
     return targets, precision
 
 
@@ -240,10 +260,10 @@ def _require_images(
     options: ExportOptions, targets: tuple[Target, ...], precision: Precision
 ) -> None:
     """Raise UsageError where a float model would be quantized without images."""
-    if precision in CALIBRATED and options.calib is None:
+    if precision in CALIBRATED and options.calib is None and options.calib_table is None:
         raise UsageError(
-            f"{precision} needs images to calibrate with: give --calib DIR, or --precision "
-            + " or ".join(p for p in targets[0].precisions if p not in CALIBRATED)
+            f"{precision} needs images to calibrate with: give --calib DIR, --calib-table FILE, or "
+            "--precision " + " or ".join(p for p in targets[0].precisions if p not in CALIBRATED)
         )
 
 
@@ -302,6 +322,7 @@ def _calibration_info(table: RangeTable) -> CalibrationInfo:
         seed=table.seed,
         data_sha256=table.data_sha256,
         table_sha256=table.sha256(),
+        percentile=table.percentile,
     )
 
 

@@ -1,18 +1,33 @@
-"""Observers: what one tensor's values were over all images, in memory that does not grow."""
+"""Observers, and the methods that choose a range from what one saw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
-from ...core.ranges import CalibrationMethod
-from .entropy import EntropyObserver
-from .minmax import MinMaxObserver
+from ...core.ranges import CalibrationMethod, Range
+from .entropy import entropy_range
+from .histogram import Histogram
+from .minmax import minmax_range
+from .mse import mse_range
 from .observer import Observer
+from .percentile import percentile_range
 
-OBSERVERS: Final[dict[CalibrationMethod, Callable[[], Observer]]] = {
-    "minmax": MinMaxObserver,
-    "entropy": EntropyObserver,
-}
 
-__all__ = ["OBSERVERS", "EntropyObserver", "MinMaxObserver", "Observer"]
+def choose_range(observer: Observer, method: CalibrationMethod, percentile: float) -> Range:
+    """Return the interval of a tensor's values to keep.
+
+    Args:
+        observer: What was seen: at least one value.
+        method: How to choose.
+        percentile: What the percentile method keeps, in percent; others do not read it.
+    """
+    match method:
+        case "minmax":
+            return minmax_range(observer)
+        case "entropy":
+            return entropy_range(observer)
+        case "percentile":
+            return percentile_range(observer, percentile)
+        case "mse":
+            return mse_range(observer)
+
+
+__all__ = ["Histogram", "Observer", "choose_range"]

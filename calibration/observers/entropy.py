@@ -13,32 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.ranges import Range
-from .histogram import MagnitudeHistogram
-from .minmax import MinMaxObserver
+from .observer import Observer
 
 LEVELS: Final = 128
 
+# Of numbers of bins whose divergences are computed at once: bounds the memory.
+_ROWS: Final = 512
 
-class EntropyObserver:
-    """Chooses a threshold T on |x|; the range is what of (min, max) lies within (-T, T)."""
 
-    def __init__(self) -> None:
-        self.extremes = MinMaxObserver()
-        self.histogram = MagnitudeHistogram()
-
-    def update(self, values: NDArray[np.float32]) -> None:
-        """Take in values of any shape, all finite."""
-        self.extremes.update(values)
-        self.histogram.update(values)
-
-    def range(self) -> Range:
-        """Return (max(min, -T), min(max, T))."""
-        extremes = self.extremes.range()
-        if self.histogram.exponent is None:
-            return extremes
-        used = int(np.flatnonzero(self.histogram.counts)[-1]) + 1
-        threshold = entropy_bins(self.histogram.counts[:used]) * self.histogram.width
-        return Range(max(extremes.lo, -threshold), min(extremes.hi, threshold))
+def entropy_range(observer: Observer) -> Range:
+    """Return what of (smallest, largest) lies within (-T, T)."""
+    histogram = observer.histogram
+    if histogram.exponent is None:
+        return Range(observer.lo, observer.hi)
+    magnitudes = histogram.magnitudes
+    used = int(np.flatnonzero(magnitudes)[-1]) + 1
+    threshold = entropy_bins(magnitudes[:used]) * histogram.width
+    return observer.within(-threshold, threshold)
 
 
 def entropy_bins(counts: NDArray[np.int64]) -> int:
@@ -55,32 +46,48 @@ def entropy_bins(counts: NDArray[np.int64]) -> int:
         return int(counts.size)
     weights = counts.astype(np.float64)
     weights[0] = weights[1]
-    best, best_divergence = counts.size, np.inf
-    beyond = weights.sum() - np.cumsum(weights)
-    for kept in range(counts.size, LEVELS - 1, -1):
-        divergence = _divergence(weights[:kept], float(beyond[kept - 1]))
-        if divergence < best_divergence:
-            best, best_divergence = kept, divergence
-    return best
+    sums = _Sums(weights)
+    kept = np.arange(LEVELS, counts.size + 1)
+    parts = np.array_split(kept, -(-kept.size // _ROWS))
+    divergences = np.concatenate([sums.divergences(part) for part in parts])
+    # Sums in another order differ in the last digits: what differs by less is equal.
+    smallest = divergences.min()
+    return int(kept[np.flatnonzero(divergences <= smallest + 1e-12)[-1]])
 
 
-def _divergence(kept: NDArray[np.float64], beyond: float) -> float:
-    """Return KL(P || Q) in nats, infinite where P is where Q is not."""
-    starts = -(-np.arange(LEVELS) * kept.size // LEVELS)
-    filled = kept > 0
-    sums = np.add.reduceat(kept, starts)
-    sizes = np.add.reduceat(filled.astype(np.float64), starts)
-    means = np.divide(sums, sizes, out=np.zeros(LEVELS), where=sizes > 0)
-    levels = np.diff(np.append(starts, kept.size))
-    spread = np.repeat(means, levels)[filled]
-    reference = kept.copy()
-    reference[-1] += beyond
-    if not filled[-1] and beyond > 0:
-        return float("inf")
-    reference = reference[filled]
-    total = reference.sum()
-    if total == 0.0:
-        return float("inf")
-    p = reference / total
-    q = spread / spread.sum()
-    return float(np.sum(p * np.log(p / q)))
+class _Sums:
+    """Running sums from which each number of kept bins has its divergence in 128 steps."""
+
+    def __init__(self, weights: NDArray[np.float64]) -> None:
+        self.weights = weights
+        self.below = _running(weights)
+        self.filled = _running(weights > 0)
+        self.entropy = _running(_x_log_x(weights))
+
+    def divergences(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return KL(P || Q) in nats for each number of bins, infinite where P is where Q is not."""
+        total, inside = self.below[-1], self.below[kept]
+        beyond = total - inside
+        starts = -(-np.arange(LEVELS + 1) * kept[:, None] // LEVELS)
+        level_sums = np.diff(self.below[starts], axis=1)
+        level_sizes = np.diff(self.filled[starts], axis=1)
+        logs = np.log(
+            np.divide(level_sums, level_sizes, out=np.ones_like(level_sums), where=level_sums > 0)
+        )
+        last = self.weights[kept - 1]
+        p_log_p = self.entropy[kept] - _x_log_x(last) + _x_log_x(last + beyond)
+        p_log_q = (level_sums * logs).sum(axis=1) + beyond * logs[:, -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = (p_log_p - p_log_q) / total - np.log(total) + np.log(inside)
+        possible = (inside > 0) & ((last > 0) | (beyond == 0))
+        return np.where(possible, found, np.inf)
+
+
+def _running(values: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the sums of the first 0, 1, 2, ... values."""
+    return np.append(0.0, np.cumsum(values, dtype=np.float64))
+
+
+def _x_log_x(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    logs = np.log(values, out=np.zeros_like(values), where=values > 0)
+    return values * logs

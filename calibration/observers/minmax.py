@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...core.ranges import Range
+from .observer import Observer
 
 
-class MinMaxObserver:
-    """Keeps everything: nothing is clipped on the calibration images."""
-
-    def __init__(self) -> None:
-        self.lo = float("inf")
-        self.hi = float("-inf")
-
-    def update(self, values: NDArray[np.float32]) -> None:
-        """Take in values of any shape, all finite."""
-        self.lo = min(self.lo, float(values.min()))
-        self.hi = max(self.hi, float(values.max()))
-
-    def range(self) -> Range:
-        """Return (smallest, largest)."""
-        return Range(self.lo, self.hi)
+def minmax_range(observer: Observer) -> Range:
+    """Return (smallest, largest): nothing is clipped on the calibration images."""
+    return Range(observer.lo, observer.hi)

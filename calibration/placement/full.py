@@ -187,3 +187,16 @@ def _adds_bias(node: ir.Node) -> bool:
         if value is not None and producer is not None and _taken_into_next(value):
             return producer.op_type == "MatMul" and _bias_of(node, value) is not None
     return False
+
+
+def points(model: ir.Model) -> list[ir.Value]:
+    """Return every value that some scheme may quantize: this placement's, and its superset.
+
+    What a fused operator computes on the way to its activation is none: no runtime has it.
+    """
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    return [
+        value
+        for value in values
+        if value.dtype == ir.DataType.FLOAT and not _taken_into_next(value)
+    ]

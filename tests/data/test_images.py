@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgecls.core.errors import DataError, ImageError
+from edgecls.core.files import sha256_file
 from edgecls.core.preprocess import PRESETS, Preprocess
 from edgecls.data.images import ImageFile, list_images, select_images
 from edgecls.data.stream import stream_pixels
@@ -210,10 +211,11 @@ def test_stream_reads_only_a_little_ahead(folder: Path, monkeypatch: pytest.Monk
     """A slow consumer holds the decoders back: that bounds the memory."""
     read: list[str] = []
 
-    def slow(path: Path, preprocess: Preprocess, *, size: object) -> np.ndarray:
-        read.append(path.name)
+    def slow(data: bytes, preprocess: Preprocess, *, size: object, name: str) -> np.ndarray:
+        read.append(name)
         return np.zeros((16, 16, 3), np.uint8)
 
+    monkeypatch.setattr("edgecls.data.stream.read_regular_file", lambda name: b"")
     monkeypatch.setattr("edgecls.data.stream.to_pixels", slow)
     images = [ImageFile(path=Path(f"{i}.png"), name=f"{i}.png") for i in range(100)]
     taken = 0
@@ -227,10 +229,26 @@ def test_stream_reads_only_a_little_ahead(folder: Path, monkeypatch: pytest.Monk
     assert sorted(read) == sorted(image.name for image in images)
 
 
+def test_stream_hands_on_the_hash_of_each_file_and_its_name(folder: Path) -> None:
+    batches = list(stream_pixels(list_images(folder), SMALL, batch=3))
+
+    found = [
+        (image.name, digest)
+        for batch in batches
+        for image, digest in zip(batch.images, batch.hashes, strict=True)
+    ]
+    errors = [error.name for batch in batches for _, error in batch.errors]
+
+    good = [image for image in list_images(folder) if image.name not in {"05.png", "22.png"}]
+    assert found == [(image.name, sha256_file(image.path)) for image in good]
+    assert errors == [str(folder / "05.png"), str(folder / "22.png")]
+
+
 def test_stream_passes_a_bug_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, preprocess: Preprocess, *, size: object) -> np.ndarray:
+    def broken(data: bytes, preprocess: Preprocess, *, size: object, name: str) -> np.ndarray:
         raise ZeroDivisionError
 
+    monkeypatch.setattr("edgecls.data.stream.read_regular_file", lambda name: b"")
     monkeypatch.setattr("edgecls.data.stream.to_pixels", broken)
 
     with pytest.raises(ZeroDivisionError):
