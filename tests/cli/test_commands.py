@@ -159,7 +159,7 @@ def test_precisions_without_images(
     bundle = tmp_path / "raspberry-pi"
     judged = edgecls(
         "drift", bundle, "--reference", "lenet5", "--weights", digits.weights, "--data",
-        digits.judged, "--images", 200, "--min-agreement", 98,
+        digits.judged, "--images", 200, "--max-drop", 2, "--min-agreement", 98,
     )  # fmt: skip
     shown = edgecls("inspect", bundle).out
 

@@ -138,9 +138,8 @@ def test_lite0_without_calibration(
     )  # fmt: skip
     bundle = Bundle(tmp_path / "raspberry-pi")
     assert bundle.manifest.preprocess == Bundle(lite0 / "raspberry-pi").manifest.preprocess
-    report = drift(
-        load(bundle), DriftOptions(reference=str(source), data=photos[1]), Quiet()
-    )  # fmt: skip
+    options = DriftOptions(reference=str(source), data=DataOptions(data=photos[1]))
+    report = drift(from_predictor(load(bundle)), options, Quiet())
 
     assert bundle.manifest.files[f"model.{precision}.tflite"].size_bytes < megabytes * 1e6
     assert report.metrics.images == 400
