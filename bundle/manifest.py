@@ -48,8 +48,8 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             precision.
         input: As the file declares it; NHWC for TFLite, NCHW for ONNX.
         output: As the file declares it: the logits.
-        quantized: How many operators compute in int8.
-        left_float: Names of the operators that do not, in an int8 artefact.
+        quantized: How many operators compute in int8, or on int16 activations and int8 weights.
+        left_float: Names of the operators that do not, in a quantized artefact.
     """
 
     path: str

@@ -19,7 +19,9 @@ TARGET: Final = Target(
     tolerances={
         # Measured: int8 CNNs are bit-identical on x86-64 and arm64, a ViT within 8 steps of 256.
         "int8": Tolerance(logits=0.07, source="8 of 256 steps over a range with two signs"),
-        "int16x8": Tolerance(logits=0.01, source="one step of an int8 weight, not of a code"),
+        # LiteRT and the simulation of a whole network were 0.0003 apart, and on the devices run the
+        # same integer kernels; what is left float in a ViT has float32's freedom.
+        "int16x8": Tolerance(logits=0.005, source="single steps of 32767 add up over the layers"),
         "fp32": Tolerance(logits=1e-4, source="another order of float32 sums; 5e-6 was measured"),
     },
 )

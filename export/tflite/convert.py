@@ -25,9 +25,9 @@ class TfliteModel:
 
     Attributes:
         data: The file's bytes.
-        input: As the file declares it: (1, H, W, C), float32 or int8.
-        output: As the file declares it: (1, classes), float32 or int8.
-        quantized: How many computations run in int8.
+        input: As the file declares it: (1, H, W, C), float32, int8 or int16.
+        output: As the file declares it: (1, classes), float32, int8 or int16.
+        quantized: How many computations run on codes.
         left_float: The nodes that a quantized graph still computes in float32.
         transposes: How many TRANSPOSE operators were inserted.
         forms: Which tensor holds each value of the ONNX graph, and how.
@@ -45,7 +45,7 @@ class TfliteModel:
 def lower(
     model: onnx.ModelProto, *, description: str = "An image classifier, made by edgecls."
 ) -> TfliteModel:
-    """Lower an ONNX graph to TFLite, float or, where it has Q/DQ, int8 with its scales kept.
+    """Lower an ONNX graph to TFLite, float or, where it has Q/DQ, on codes with its scales kept.
 
     Args:
         model: One input (N, C, H, W) and one output; opset 13 or later. A fixed or free batch
