@@ -49,7 +49,7 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             precision.
         input: As the file declares it; NHWC for TFLite, NCHW for ONNX.
         output: As the file declares it: the logits.
-        quantized: How many operators compute in int8.
+        quantized: How many operators compute in int8, or on int16 activations and int8 weights.
         left_float: Names of the operators that do not, in an int8 artefact; in an int8-dynamic one
             those with weights. Weights that are merely stored as int8 or FP16 count as float, and
             neither is given where nothing computes in int8.

@@ -19,7 +19,9 @@ TARGET: Final = Target(
     tolerances={
         # Measured: int8 CNNs are bit-identical on x86-64 and arm64, a ViT within 8 steps of 256.
         "int8": Tolerance(logits=0.07, source="8 of 256 steps over a range with two signs"),
-        "int16x8": Tolerance(logits=0.01, source="one step of an int8 weight, not of a code"),
+        # LiteRT and the simulation of a whole network were 0.0003 apart, and on the devices run the
+        # same integer kernels; what is left float in a ViT has float32's freedom.
+        "int16x8": Tolerance(logits=0.005, source="single steps of 32767 add up over the layers"),
         # Measured on EfficientNet-Lite0: 0.005 between x86-64 and an emulated Cortex-A72 or A76,
         # 0.022 between kernels that take the range of a pixel and those that take an image's.
         "int8-dynamic": Tolerance(logits=0.05, source="kernels take ranges over different parts"),

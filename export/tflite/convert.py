@@ -25,8 +25,8 @@ class TfliteModel:
 
     Attributes:
         data: The file's bytes.
-        input: As the file declares it: (1, H, W, C), float32 or int8.
-        output: As the file declares it: (1, classes), float32 or int8.
+        input: As the file declares it: (1, H, W, C), float32, int8 or int16.
+        output: As the file declares it: (1, classes), float32, int8 or int16.
         quantized: How many computations run in int8.
         left_float: The nodes that a quantized graph still computes in float32; of one that is
             quantized as it runs, those with weights.
