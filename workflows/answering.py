@@ -115,18 +115,14 @@ def answer(
     if live is not None:
         batches = stream_pixels(found.images, live.preprocess, size=live.size, batch=BATCH)
     else:
-        batches = _unread(found.images)
+        batches = _unread(found)
     total = -(-len(found.images) // BATCH)
     answered = 0
     reasons = [item.reason for item in found.skipped]
     for batch in progress.track(batches, "comparing", total):
         skipped = [Skipped(image=image.name, reason=error.reason) for image, error in batch.errors]
-        digests = [
-            found.hashes.get(image.name) or read or (sha256_file(image.path) if wanted else "")
-            for image, read in zip(batch.images, batch.hashes, strict=True)
-        ]
         kept = []
-        for place, (image, digest) in enumerate(zip(batch.images, digests, strict=True)):
+        for place, (image, digest) in enumerate(zip(batch.images, batch.hashes, strict=True)):
             absent = next((s for s in sources if not _has(s, digest)), None)
             if absent is None:
                 kept.append(place)
@@ -135,7 +131,7 @@ def answer(
         reasons += [item.reason for item in skipped]
         answered += len(kept)
         names = tuple(batch.images[place] for place in kept)
-        mine = tuple(digests[place] for place in kept) if wanted else ()
+        mine = tuple(batch.hashes[place] for place in kept) if wanted else ()
         logits: tuple[Logits, ...] = ()
         if kept:
             pixels = batch.stack()[kept] if live is not None else None
@@ -165,10 +161,12 @@ def _recorded_images(source: Recorded) -> tuple[dict[str, str], list[Skipped]]:
     return hashes, [Skipped(image=name, reason=why) for name, why in source.file.errors]
 
 
-def _unread(images: Sequence[ImageFile]) -> Iterator[Batch]:
-    for start in range(0, len(images), BATCH):
-        part = tuple(images[start : start + BATCH])
-        yield Batch(images=part, pixels=(), hashes=("",) * len(part))
+def _unread(found: DataSet) -> Iterator[Batch]:
+    """Yield the images without pixels, for sources that know them by their files' hashes."""
+    for start in range(0, len(found.images), BATCH):
+        part = found.images[start : start + BATCH]
+        hashes = tuple(found.hashes.get(image.name) or sha256_file(image.path) for image in part)
+        yield Batch(images=part, pixels=(), hashes=hashes)
 
 
 def _has(source: Source, digest: str) -> bool:

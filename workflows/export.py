@@ -232,7 +232,7 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
-    if options.calib_table is not None and precision not in {"int8", "int16x8"}:
+    if options.calib_table is not None and precision not in CALIBRATED:
         raise UsageError(f"--calib-table is for calibrated precisions, not for {precision}")
     return targets, precision
 

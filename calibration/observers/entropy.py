@@ -23,13 +23,7 @@ _ROWS: Final = 512
 
 def entropy_range(observer: Observer) -> Range:
     """Return what of (smallest, largest) lies within (-T, T)."""
-    histogram = observer.histogram
-    if histogram.exponent is None:
-        return Range(observer.lo, observer.hi)
-    magnitudes = histogram.magnitudes
-    used = int(np.flatnonzero(magnitudes)[-1]) + 1
-    threshold = entropy_bins(magnitudes[:used]) * histogram.width
-    return observer.within(-threshold, threshold)
+    return observer.clipped(entropy_bins)
 
 
 def entropy_bins(counts: NDArray[np.int64]) -> int:

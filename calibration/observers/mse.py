@@ -20,13 +20,7 @@ def mse_range(observer: Observer) -> Range:
     The codes are the symmetric scheme's, -127..127 times T / 127: an asymmetric scheme has finer
     ones, and would clip a little more.
     """
-    histogram = observer.histogram
-    if histogram.exponent is None:
-        return Range(observer.lo, observer.hi)
-    magnitudes = histogram.magnitudes
-    used = int(np.flatnonzero(magnitudes)[-1]) + 1
-    threshold = mse_bins(magnitudes[:used]) * histogram.width
-    return observer.within(-threshold, threshold)
+    return observer.clipped(mse_bins)
 
 
 def mse_bins(counts: NDArray[np.int64]) -> int:

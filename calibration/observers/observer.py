@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -59,6 +60,20 @@ class Observer:
             max(self.hi, other.hi),
             self.histogram.merge(other.histogram),
         )
+
+    def clipped(self, bins: Callable[[NDArray[np.int64]], int]) -> Range:
+        """Return what lies within (-T, T), T being as many bins of |x| as ``bins`` says to keep.
+
+        Args:
+            bins: Takes the counts of |x| in bins of equal width from 0, up to the last that is
+                not empty.
+        """
+        if self.histogram.exponent is None:
+            return Range(self.lo, self.hi)
+        magnitudes = self.histogram.magnitudes
+        used = int(np.flatnonzero(magnitudes)[-1]) + 1
+        threshold = bins(magnitudes[:used]) * self.histogram.width
+        return self.within(-threshold, threshold)
 
     def within(self, lo: float, hi: float) -> Range:
         """Return what of (smallest, largest) lies within (lo, hi)."""
