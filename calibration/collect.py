@@ -33,13 +33,16 @@ def collect_ranges(
     seed: int,
     on_logits: LogitsSink | None = None,
 ) -> RangeTable:
-    """Run the float graph over images and return the range of each float32 activation.
+    """Run a graph over images and return the range of each float32 activation.
+
+    A graph with Q/DQ runs as it is written: the ranges are those of the quantized network.
 
     Images go through one at a time, so that memory does not grow with their number and no image's
     values depend on its neighbours': their order makes no difference to the table.
 
     Args:
-        model: A float graph with one input (batch, channels, height, width).
+        model: A graph with one float32 input (batch, channels, height, width), types of all its
+            values known.
         images: (sha256 of the file, tensor of shape (1, C, H, W)), normalised.
         method: How a range is chosen.
         seed: What chose the images; kept as provenance.
@@ -75,12 +78,16 @@ def collect_ranges(
 
 
 def activation_names(model: onnx.ModelProto) -> list[str]:
-    """Return the names of all float32 node outputs, in the graph's order."""
+    """Return the names of all float32 node outputs, in the graph's order.
+
+    What a DequantizeLinear gives needs no range: its pair has its parameters.
+    """
     kinds = {
         value.name: value.type.tensor_type.elem_type
         for value in (*model.graph.value_info, *model.graph.output)
     }
-    outputs = [name for node in model.graph.node for name in node.output if name]
+    nodes = [node for node in model.graph.node if node.op_type != "DequantizeLinear"]
+    outputs = [name for node in nodes for name in node.output if name]
     return [name for name in outputs if kinds.get(name) == onnx.TensorProto.FLOAT]
 
 
@@ -92,6 +99,9 @@ def _session(model: onnx.ModelProto, names: list[str]) -> ort.InferenceSession:
     observed.graph.output.extend(infos[name] for name in names if name not in kept)
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        # Fused int8 kernels round differently, and take values away that are observed.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(
         observed.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

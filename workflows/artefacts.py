@@ -15,8 +15,9 @@ from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
 from ..core.values import Logits, Precision, QuantScheme, StepCheck, TensorSpec
-from ..export.passes import for_one_image
+from ..export.passes import codes_for_arm, for_one_image
 from ..export.passes.to_float16 import to_float16
+from ..export.quantized import without_activation_qdq
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
 from ..runtimes.backend import Options
 from ..runtimes.backends import open_backend
@@ -51,7 +52,7 @@ class ArtefactBuilder:
 
     Attributes:
         graph: The float graph, or one that is quantized already.
-        table: Its ranges; None where nothing is quantized.
+        table: Its ranges; None where nothing is to be quantized.
         preprocess: What samples go through.
         samples: What the files are compared on.
         reference: The float graph's logits on the samples.
@@ -70,6 +71,7 @@ class ArtefactBuilder:
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     _built: dict[str, tuple[Built, tuple[StepCheck, ...]]] = field(default_factory=dict)
     _engines: dict[str, bytes] = field(default_factory=dict)
+    _unquantized: Logits | None = None
     _warned: bool = False
 
     def build(
@@ -106,17 +108,28 @@ class ArtefactBuilder:
         return self._built[key]
 
     def _quantized(self, scheme: QuantScheme) -> QuantizedGraph:
-        if self.graph.quantized:
-            return adopt_qdq(self.graph.model, scheme)
-        assert self.table is not None
         model = self.graph.model
         if scheme.placement == "full":
             # What depends on nothing but the batch is no activation: it is computed now.
             model = for_one_image(model)
         with self.stages.stage("quantize"):
-            quantized = place_qdq(model, self.table, scheme)
+            if self.graph.quantized:
+                quantized = self._adopted(model, scheme)
+            else:
+                assert self.table is not None
+                quantized = place_qdq(model, self.table, scheme)
         self.graphs[f"qdq.{scheme.placement}.{scheme.activations}"] = quantized.model
         return quantized
+
+    def _adopted(self, model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
+        if scheme.placement == "full":
+            model, changed = codes_for_arm(model)
+            if changed:
+                self.progress.note(
+                    f"{changed} weight code(s) -128 became -127, one step of their scale: int8 "
+                    "kernels of some Arm cores multiply -128 wrongly"
+                )
+        return adopt_qdq(model, scheme, self.table)
 
     def _onnx(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
         steps: list[StepCheck] = []
@@ -126,7 +139,7 @@ class ArtefactBuilder:
         limit = target.tolerances[precision].logits
         if quantized is not None:
             expected_q = self._simulate(model, "int8")
-            steps += self._quantize_step(expected_q)
+            steps += self._quantize_step(expected_q, target)
             against, expected = "the Q/DQ graph over float32", expected_q
             limit = _int8_limit(target, steps)
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
@@ -159,7 +172,7 @@ class ArtefactBuilder:
         if precision == "int8":
             model = self._quantized(target.scheme).model
             simulated = self._simulate(model, "int8")
-            steps += self._quantize_step(simulated)
+            steps += self._quantize_step(simulated, target)
             against, expected = "the simulation of the Q/DQ graph", simulated
             limit = _int8_limit(target, steps)
         with self.stages.stage("lower to TFLite"):
@@ -181,11 +194,20 @@ class ArtefactBuilder:
         )
         return Built(artefact=artefact, data=lowered.data, logits=logits), tuple(steps)
 
-    def _quantize_step(self, simulated: Logits) -> list[StepCheck]:
-        """Return what quantization moved; nothing for a graph that came quantized."""
-        if self.graph.quantized:
-            return []
-        return [check_step("quantize", "the float graph", self.reference, simulated, None)]
+    def _quantize_step(self, simulated: Logits, target: Target) -> list[StepCheck]:
+        """Return what quantization moved and, of another tool's, what taking it over did."""
+        if not self.graph.quantized:
+            return [check_step("quantize", "the float graph", self.reference, simulated, None)]
+        if self._unquantized is None:
+            self._unquantized = self._simulate(without_activation_qdq(self.graph.model), "int8")
+        against = "the graph without Q/DQ on activations"
+        theirs = check_step("quantize", against, self._unquantized, self.reference, None)
+        # Points that are added cost accuracy, as all quantization does.
+        name, limit = "fill-qdq", None
+        if self.table is None:
+            name, limit = "adopt-qdq", _int8_limit(target, [theirs])
+        ours = check_step(name, "the quantized graph", self.reference, simulated, limit)
+        return [theirs, ours]
 
     def _simulate(self, model: onnx.ModelProto, precision: Precision) -> Logits:
         data = model.SerializeToString()
@@ -209,6 +231,9 @@ class ArtefactBuilder:
         return self._engines[path]
 
 
+_QUANTIZING = frozenset({"quantize", "fill-qdq"})
+
+
 def _int8_limit(target: Target, steps: list[StepCheck]) -> float:
     """Return how far two honest runs of one Q/DQ graph may differ.
 
@@ -216,7 +241,7 @@ def _int8_limit(target: Target, steps: list[StepCheck]) -> float:
     carries that on just as it does quantization's own noise. Where that is large, twice as much is
     allowed: two runs that are each as far from the float graph lie no further apart.
     """
-    noise = max((step.max_difference for step in steps if step.step == "quantize"), default=0.0)
+    noise = max((s.max_difference for s in steps if s.step in _QUANTIZING), default=0.0)
     return max(target.tolerances["int8"].logits, 2 * noise)
 
 

@@ -13,7 +13,7 @@ import onnx
 
 from ..bundle import Draft, check_replaceable, write_bundles
 from ..bundle.manifest import CalibrationInfo, Fingerprint, GoldenSample, Manifest, ModelInfo
-from ..core.errors import UsageError
+from ..core.errors import CheckFailedError, UsageError
 from ..core.files import sha256_bytes, write_atomic
 from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
@@ -45,7 +45,8 @@ class ExportOptions:
         targets: Names, at least one.
         out: Bundles are written to ``out/TARGET``.
         weights: A checkpoint.
-        calib: A folder of images, for int8.
+        calib: A folder of images, for int8; for a graph that is quantized already, to quantize
+            what it leaves in float.
         calib_images: How many of them.
         labels: A file of class names.
         preprocess: A preset's name or a TOML file.
@@ -56,6 +57,7 @@ class ExportOptions:
         allow_random_weights: Whether a model that nobody trained may be exported.
         keep_graphs: A folder for the ONNX graphs between the stages.
         phone: Whether TFLite bundles also carry the file for phones.
+        strict_int8: Whether int8 files that compute something in float are an error.
     """
 
     source: str
@@ -73,6 +75,7 @@ class ExportOptions:
     allow_random_weights: bool = False
     keep_graphs: Path | None = None
     phone: bool = False
+    strict_int8: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +139,13 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     if graph.quantized:
         if precision != "int8":
             raise UsageError(f"{options.source} is quantized: it can only be exported as int8")
-        progress.note(f"{options.source} has Q/DQ of its own: its scales are kept")
+        progress.note(
+            f"{options.source} has Q/DQ of its own: its scales are kept, "
+            + ("the points that it lacks are added" if images else "what it leaves float stays so")
+        )
     else:
         _require_images(options, targets, precision)
-    if precision == "int8" and not graph.quantized:
+    if precision == "int8" and images:
         with stages.stage("calibrate"):
             table, fingerprint = calibrate(
                 graph.model,
@@ -160,6 +166,8 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         progress=progress,
     )
     made = [(target, *builder.build(target, precision)) for target in targets]
+    if options.strict_int8:
+        _require_int8(made, can_fill=graph.quantized and not images)
     if options.phone:
         names = labels.names if labels else None
         name = _source_name(loaded)
@@ -216,6 +224,8 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
         _require_images(options, targets, precision)
     if options.phone and all(target.ships != "tflite" for target in targets):
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
+    if options.strict_int8 and precision != "int8":
+        raise UsageError(f"--strict-int8 goes with --precision int8, found {precision}")
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
     return targets, precision
@@ -229,6 +239,28 @@ def _require_images(
         raise UsageError(
             "int8 needs images to calibrate with: give --calib DIR, or --precision "
             + " or ".join(p for p in targets[0].precisions if p != "int8")
+        )
+
+
+def _require_int8(
+    made: Sequence[tuple[Target, tuple[Built, ...], tuple[StepCheck, ...]]], *, can_fill: bool
+) -> None:
+    """Raise CheckFailedError where an int8 file computes something in float."""
+    found = {
+        f"{target.name}: {', '.join(item.artefact.left_float)}": None
+        for target, built, _ in made
+        for item in built
+        if item.artefact.precision == "int8" and item.artefact.left_float
+    }
+    if found:
+        fix = (
+            "give --calib DIR to quantize what the graph leaves in float"
+            if can_fill
+            else "replace these operators in the model, or leave --strict-int8 out"
+        )
+        raise CheckFailedError(
+            f"--strict-int8: expected every operator in int8, found in float for "
+            f"{'; '.join(found)}; {fix}; nothing was written"
         )
 
 

@@ -14,8 +14,9 @@ import onnxruntime as ort
 from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessError
 from ..core.preprocess import PRESETS, Preprocess
 from ..core.values import Logits, StepCheck, Tensor, relative_difference
-from ..export.passes import fuse
+from ..export.passes import canonical, fuse
 from ..export.passes.strip_softmax import strip_softmax
+from ..export.quantized import is_quantized, refuse_other_forms
 from ..export.simplify import simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
 from ..models import LoadedModel
@@ -105,6 +106,7 @@ def checked_graph(
     with stages.stage("torch -> ONNX" if loaded.onnx is None else "read ONNX"):
         if loaded.onnx is not None:
             model = onnx.ModelProto.FromString(loaded.onnx)
+            refuse_other_forms(model)
             expected = run_onnx(model, tensors)
             against = "the ONNX file"
             model = to_opset(model)
@@ -125,8 +127,8 @@ def checked_graph(
         ("fold", fuse),
     ]
     if quantized:
-        # Folding constants would turn the weights' codes back into float.
-        passes = []
+        # The others would turn the weights' codes back into float.
+        passes = [("canonical-qdq", canonical)]
     with stages.stage("simplify"):
         logits = _without_softmax(model, expected, tensors)
         if logits is not None:
@@ -141,11 +143,6 @@ def checked_graph(
     return CheckedGraph(
         model=model, steps=tuple(steps), num_classes=expected.shape[1], quantized=quantized
     )
-
-
-def is_quantized(model: onnx.ModelProto) -> bool:
-    """Return whether a graph has Q/DQ."""
-    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
 def check_step(

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..scheme import QuantParams
-from .qdq import Qdq, constant
+from .qdq import Qdq, constant, is_dequantized, known
 from .weights import weight_axis
 
 # Operators that take a following ReLU into themselves.
@@ -25,6 +25,9 @@ SAME_PARAMS: Final = frozenset(
         "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+
+# Of these, the ones whose every output is one of their inputs' values, or 0.
+_CHOOSING: Final = SAME_PARAMS - {"AveragePool", "Resize"}
 
 FIXED_OUTPUTS: Final = {
     "Sigmoid": QuantParams(1 / 256, -128),
@@ -45,13 +48,14 @@ _GUARDS: Final = frozenset(
 
 
 def place_full(model: ir.Model, qdq: Qdq) -> None:
-    """Insert the pairs in place."""
+    """Insert the pairs in place; those that the graph has stay as they are."""
     nodes = list(model.graph)
     left_float = _denominators(nodes)
     values = [
         value
         for value in [*model.graph.inputs, *(output for node in nodes for output in node.outputs)]
         if value.dtype == ir.DataType.FLOAT
+        and not is_dequantized(value)
         and not _taken_into_next(value)
         and value not in left_float
     ]
@@ -66,9 +70,17 @@ def place_full(model: ir.Model, qdq: Qdq) -> None:
     for node in nodes:
         _quantize_constants(node, qdq)
     for value in values:
-        qdq.activation(value, params[value])
+        if not _only_quantized(value, qdq):
+            qdq.activation(value, params[value])
     for node, index, wanted in requantized:
         qdq.edge(node, index, wanted)
+
+
+def _only_quantized(value: ir.Value, qdq: Qdq) -> bool:
+    """Whether every reader of a value quantizes it, with the same parameters."""
+    readers = {node.op_type for node, _ in value.uses()}
+    is_output = value.is_graph_output()
+    return readers == {"QuantizeLinear"} and not is_output and qdq.given(value) is not None
 
 
 def _denominators(nodes: list[ir.Node]) -> set[ir.Value]:
@@ -92,11 +104,14 @@ def _denominators(nodes: list[ir.Node]) -> set[ir.Value]:
 def _all_params(
     nodes: list[ir.Node], values: list[ir.Value], qdq: Qdq
 ) -> dict[ir.Value | None, QuantParams]:
-    params: dict[ir.Value | None, QuantParams] = {}
+    given = _given_params(nodes, qdq)
+    params = dict(given)
     for value in values:
         producer = value.producer()
         operator = producer.op_type if producer is not None else ""
         source = producer.inputs[0] if producer is not None and producer.inputs else None
+        if value in given:
+            continue
         if operator in SAME_PARAMS and source in params:
             params[value] = params[source]
         elif operator in FIXED_OUTPUTS and qdq.scheme.activations == "asymmetric":
@@ -108,9 +123,29 @@ def _all_params(
     for node in reversed(nodes):
         if node.op_type == "Concat" and node.outputs[0] in params:
             for source in node.inputs:
-                if source in params and _can_take(source):
+                if source in params and source not in given and _can_take(source):
                     params[source] = params[node.outputs[0]]
     return params
+
+
+def _given_params(nodes: list[ir.Node], qdq: Qdq) -> dict[ir.Value | None, QuantParams]:
+    """Return the parameters that the graph came with.
+
+    What goes through nothing but an operator that moves or chooses values on its way to a pair
+    takes that pair's parameters: rounding and clipping before is then the same as behind.
+    """
+    given: dict[ir.Value | None, QuantParams] = {}
+    for node in reversed(nodes):
+        for value in (*node.outputs, *node.inputs):
+            found = qdq.given(value)
+            if found is not None:
+                given[value] = found
+        source = node.inputs[0] if node.inputs else None
+        end = node.outputs[0]
+        takes = node.op_type in _CHOOSING and source not in given and _can_take(source)
+        if takes and end in given:
+            given[source] = given[end]
+    return given
 
 
 def _can_take(value: ir.Value | None) -> bool:
@@ -150,7 +185,7 @@ def _is_fusable_activation(node: ir.Node) -> bool:
 
 def _bias_of(add: ir.Node, product: ir.Value) -> ir.Value | None:
     other = add.inputs[1] if add.inputs[0] is product else add.inputs[0]
-    values = constant(other)
+    values = known(other)
     return other if values is not None and values.ndim == 1 else None
 
 

@@ -17,6 +17,8 @@ from ..scheme import QuantParams, activation_params, quantize_weights, weight_sc
 class Qdq:
     """One graph's Q/DQ pairs: at most one on a value, shared by all that read it.
 
+    Pairs that the graph came with stay as they are, and their parameters count as the value's.
+
     Attributes:
         graph: Changed in place.
         scheme: How scales are derived.
@@ -27,13 +29,34 @@ class Qdq:
         self.scheme = scheme
         self._ranges = ranges
         self._constants: dict[str, ir.Value] = {}
+        values = (value for node in graph for value in (*node.inputs, *node.outputs))
+        self._taken = {str(value.name) for value in values if value is not None}
+        self._taken |= {str(node.name) for node in graph}
+
+    def given(self, value: ir.Value | None) -> QuantParams | None:
+        """Return the parameters of the pairs that a value already has; None where it has none.
+
+        None, too, where its readers quantize it differently.
+        """
+        if value is None:
+            return None
+        producer = value.producer()
+        if producer is not None and is_dequantized(value):
+            return None if constant(producer.inputs[0]) is not None else _params_of(producer)
+        quantizes = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
+        found = {_params_of(node) for node in quantizes}
+        return found.pop() if len(found) == 1 else None
 
     def range(self, value: ir.Value) -> Range:
-        """Return the calibrated range of a value.
+        """Return the range that a value's pairs cover; the calibrated one where it has none.
 
         Raises:
             CalibrationError: The table lacks it.
         """
+        given = self.given(value)
+        if given is not None:
+            lo, hi = (float(code - given.zero_point) * given.scale for code in (-128, 127))
+            return Range(lo, hi)
         found = self._ranges.get(value.name or "")
         if found is None:
             raise CalibrationError(
@@ -42,8 +65,8 @@ class Qdq:
         return found
 
     def params(self, value: ir.Value) -> QuantParams:
-        """Return the parameters that the scheme derives from a value's range."""
-        return activation_params(self.range(value), self.scheme)
+        """Return a value's given parameters, or those that the scheme derives from its range."""
+        return self.given(value) or activation_params(self.range(value), self.scheme)
 
     def activation(self, value: ir.Value, params: QuantParams) -> ir.Value:
         """Put a pair on a value; all that read it, the graph's output too, read the pair's end."""
@@ -51,7 +74,8 @@ class Qdq:
         name = str(value.name)
         is_output = value.is_graph_output()
         if is_output:
-            value.name = f"{name}_float"
+            value.name = self._unique(name, "_float") + "_float"
+            self._taken.discard(name)
         end = self._pair(value, params, name if is_output else f"{name}_dequantized")
         for node, index in users:
             node.replace_input_with(index, end)
@@ -75,7 +99,7 @@ class Qdq:
         weights = constant(value)
         if value is None or weights is None or weights.dtype != np.float32:
             return False
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        bias = known(node.inputs[2]) if len(node.inputs) > 2 else None
         scales = weight_scales(weights, axis=axis, bias=bias, input_range=input_range)
         codes = quantize_weights(weights, scales, axis=axis)
         name = f"{value.name}_{node.name}" if len(value.uses()) > 1 else str(value.name)
@@ -106,6 +130,7 @@ class Qdq:
     ) -> ir.Value:
         scale = self._scalar(params.scale, np.float32)
         zero_point = self._scalar(params.zero_point, np.int8)
+        name = self._unique(name, "", "_quantized", "_quantize", "_dequantize")
         codes = _value(f"{name}_quantized", ir.DataType.INT8, value.shape)
         end = _value(name, ir.DataType.FLOAT, value.shape)
         quantize = ir.node(
@@ -131,6 +156,7 @@ class Qdq:
         zero_points: NDArray[np.int8],
         axis: int | None,
     ) -> ir.Value:
+        name = self._unique(name, "_dequantized", "_dequantize", "_int8", "_scale", "_zero_point")
         end = _value(f"{name}_dequantized", ir.DataType.FLOAT, ir.Shape(codes.shape))
         inputs = [
             self._register(f"{name}_int8", codes),
@@ -143,6 +169,15 @@ class Qdq:
         )
         self.graph.insert_before(next(iter(self.graph)), node)
         return end
+
+    def _unique(self, name: str, *endings: str) -> str:
+        """Return ``name``, or ``name_2``, ..., with which no ending makes a name that is taken."""
+        unique, count = name, 1
+        while any(f"{unique}{ending}" in self._taken for ending in endings):
+            count += 1
+            unique = f"{name}_{count}"
+        self._taken |= {f"{unique}{ending}" for ending in endings}
+        return unique
 
     def _scalar(self, number: float, dtype: type[np.generic]) -> ir.Value:
         key = f"{np.dtype(dtype).name}_{number!r}"
@@ -167,6 +202,37 @@ def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
     if value is None or value.const_value is None:
         return None
     return value.const_value.numpy()
+
+
+def known(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """Return the array of a constant value, dequantized where it is behind a DequantizeLinear."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear":
+        return constant(value)
+    codes, scale, zero_point = (constant(v) for v in node.inputs)
+    if codes is None or scale is None or zero_point is None:
+        return None
+    if scale.size > 1:
+        along = [1] * codes.ndim
+        along[node.attributes.get_int("axis", 1)] = -1
+        scale, zero_point = scale.reshape(along), zero_point.reshape(along)
+    steps = codes.astype(np.float64) - zero_point.astype(np.float64)
+    return (steps * scale).astype(np.float32)
+
+
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Return whether a value is what a DequantizeLinear gives."""
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+def _params_of(node: ir.Node) -> QuantParams | None:
+    """Return what a Q or DQ of an activation says, in terms of int8."""
+    scale, zero_point = constant(node.inputs[1]), constant(node.inputs[2])
+    if scale is None or zero_point is None:
+        return None
+    shift = 128 if zero_point.dtype == np.uint8 else 0
+    return QuantParams(float(scale.flat[0]), int(zero_point.flat[0]) - shift)
 
 
 def _value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
