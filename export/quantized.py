@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from ..core.errors import UnsupportedOperatorError
+from .passes.constants import add_constant
 
 _STATIC: Final = "quantize statically with images, in QDQ format"
 
@@ -47,28 +50,44 @@ def refuse_other_forms(model: onnx.ModelProto) -> None:
             )
 
 
-def without_activation_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph that computes in float with the same quantized weights.
+def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with a Clip to the same range in place of each activation's Q/DQ.
 
-    What the quantized graph's answers differ by from its answers is the noise of quantization.
+    Its answers differ from the quantized graph's by the noise of rounding. The range stays, because
+    it may stand for a ReLU.
+
+    Args:
+        model: As ``canonical_qdq`` leaves it.
     """
     graph_model = ir.from_proto(model)
-    for node in list(graph_model.graph):
+    graph = graph_model.graph
+    for node in [node for node in graph if node.op_type == "DequantizeLinear"]:
         source = node.inputs[0]
         quantize = source.producer() if source is not None else None
-        if node.op_type != "DequantizeLinear" or quantize is None:
+        scale, zero_point = (_array(value) for value in node.inputs[1:3])
+        if quantize is None or scale is None or zero_point is None:
             continue
-        before = quantize.inputs[0]
-        if quantize.op_type != "QuantizeLinear" or before is None:
+        if quantize.op_type != "QuantizeLinear":
             continue
+        limits = np.iinfo(zero_point.dtype)
+        bounds = [
+            add_constant(graph, f"{node.name}_{end}", (end - zero_point.astype(float)) * scale)
+            for end in (limits.min, limits.max)
+        ]
         end = node.outputs[0]
-        name, is_output = end.name, end.is_graph_output()
-        ir.convenience.replace_all_uses_with(end, before, replace_graph_outputs=True)
-        graph_model.graph.remove(node, safe=True)
-        if is_output:
-            before.name = name
+        made = ir.Value(name=f"{end.name}_unrounded", type=end.type, shape=end.shape)
+        clip = ir.node("Clip", [quantize.inputs[0], *bounds], outputs=[made])
+        graph.insert_before(node, clip)
+        name = end.name
+        ir.convenience.replace_all_uses_with(end, made, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        made.name = name
     common.RemoveUnusedNodesPass()(graph_model)
     return ir.to_proto(graph_model)
+
+
+def _array(value: ir.Value | None) -> NDArray[Any] | None:
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def _refused(node: onnx.NodeProto, found: str, fix: str) -> UnsupportedOperatorError:

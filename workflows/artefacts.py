@@ -17,7 +17,7 @@ from ..core.ranges import RangeTable
 from ..core.values import Logits, Precision, QuantScheme, StepCheck, TensorSpec
 from ..export.passes import codes_for_arm, for_one_image
 from ..export.passes.to_float16 import to_float16
-from ..export.quantized import without_activation_qdq
+from ..export.quantized import without_rounding
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
 from ..runtimes.backend import Options
 from ..runtimes.backends import open_backend
@@ -71,7 +71,7 @@ class ArtefactBuilder:
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     _built: dict[str, tuple[Built, tuple[StepCheck, ...]]] = field(default_factory=dict)
     _engines: dict[str, bytes] = field(default_factory=dict)
-    _unquantized: Logits | None = None
+    _unrounded: Logits | None = None
     _warned: bool = False
 
     def build(
@@ -198,10 +198,10 @@ class ArtefactBuilder:
         """Return what quantization moved and, of another tool's, what taking it over did."""
         if not self.graph.quantized:
             return [check_step("quantize", "the float graph", self.reference, simulated, None)]
-        if self._unquantized is None:
-            self._unquantized = self._simulate(without_activation_qdq(self.graph.model), "int8")
-        against = "the graph without Q/DQ on activations"
-        theirs = check_step("quantize", against, self._unquantized, self.reference, None)
+        if self._unrounded is None:
+            self._unrounded = self._simulate(without_rounding(self.graph.model), "int8")
+        against = "the quantized graph without rounding"
+        theirs = check_step("quantize", against, self._unrounded, self.reference, None)
         # Points that are added cost accuracy, as all quantization does.
         name, limit = "fill-qdq", None
         if self.table is None:

@@ -22,8 +22,7 @@ def fuse(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph with Q/DQ in the one form that is read here: see ``canonical_qdq``."""
-    made = ir.to_proto(canonical_qdq(ir.from_proto(model)))
-    return onnx.shape_inference.infer_shapes(made)
+    return ir.to_proto(canonical_qdq(ir.from_proto(model)))
 
 
 def codes_for_arm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
