@@ -182,7 +182,7 @@ class Qdq:
     def _scalar(self, number: float, dtype: type[np.generic]) -> ir.Value:
         key = f"{np.dtype(dtype).name}_{number!r}"
         if key not in self._constants:
-            self._constants[key] = self._register(key, np.asarray(number, dtype))
+            self._constants[key] = self._register(self._unique(key, ""), np.asarray(number, dtype))
         return self._constants[key]
 
     def _register(self, name: str, array: NDArray[np.generic]) -> ir.Value:
