@@ -1,7 +1,7 @@
 """Takes the code -128 out of int8 weights.
 
-Int8 kernels of some Arm cores multiply it wrongly (a Cortex-A72 gave -105 instead of 105). torch.ao
-and torchao quantize weights to -128..127, and have no option for ONNX that leaves it out.
+Int8 kernels of some Arm cores multiply it wrongly (a Cortex-A72 gave -105 instead of 105). But
+torch.ao quantizes weights to -128..127, and torch's TorchScript exporter takes no narrower range.
 """
 
 from __future__ import annotations
