@@ -17,7 +17,7 @@ from ..core.values import Logits, StepCheck, Tensor, relative_difference
 from ..export.passes import canonical, fuse
 from ..export.passes.strip_softmax import strip_softmax
 from ..export.quantized import is_quantized, refuse_other_forms, standard_qdq
-from ..export.simplify import simplify, to_opset
+from ..export.simplify import inferred, simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
 from ..models import LoadedModel
 from .timing import Stages
@@ -145,7 +145,7 @@ def checked_graph(
             model = apply(model)
             steps.append(check_step(name, against, expected, run_onnx(model, tensors), STEP_LIMIT))
     if quantized:
-        model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        model = inferred(model)
     return CheckedGraph(
         model=model, steps=tuple(steps), num_classes=expected.shape[1], quantized=quantized
     )
