@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 DEVICE_ROOMS = {"core", "targets", "bundle", "runtimes", "devices"}
 ALL = {
     "core", "targets", "bundle", "runtimes", "devices", "models", "data", "export", "calibration",
-    "training", "drift", "workflows", "cli",
+    "training", "drift", "reports", "workflows", "cli",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "calibration": {"core", "targets"},
     "training": {"core", "models", "data"},
     "drift": {"core", "data"},
+    "reports": {"core", "data", "drift"},
     "workflows": ALL - {"cli"},
     "cli": ALL,
 }

@@ -15,7 +15,7 @@ from ..drift.baseline import Baseline, Kept, keep, read_baseline
 from ..drift.budgets import Budgets
 from ..drift.gate import judge
 from ..drift.metrics import Comparison
-from ..drift.report import DriftReport, Skipped
+from ..drift.report import DriftReport, Provenance, Skipped
 from .answering import DataOptions, answer, gather
 from .graph import is_probabilities, log_softmax
 from .sources import ModelOptions, Source, open_source
@@ -108,6 +108,11 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         verdict=judge(metrics, options.budgets),
         skipped=tuple(sorted(skipped, key=lambda item: item.image)),
         labels=None if candidate.labels is None else candidate.labels.names,
+        provenance=Provenance(
+            preprocess=candidate.preprocess,
+            data=None if options.data.data is None else str(options.data.data),
+            seed=options.data.seed,
+        ),
     )
 
 

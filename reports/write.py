@@ -1,0 +1,90 @@
+"""A report as a file; its name's ending says in which form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from ..core.errors import UsageError
+from ..core.files import write_atomic
+from ..drift.matrix import Matrix
+from ..drift.report import DriftReport
+from .html import matrix_to_html, to_html
+from .junit import to_junit
+from .markdown import matrix_to_markdown, to_markdown
+from .sarif import to_sarif
+
+SUFFIXES: Final[tuple[str, ...]] = (".json", ".md", ".xml", ".sarif", ".html")
+# A comparison of several sources has no checks that could pass or fail.
+MATRIX_SUFFIXES: Final[tuple[str, ...]] = (".json", ".md", ".html")
+
+
+def write_report(report: DriftReport, path: Path, *, images: Path | None = None) -> None:
+    """Write a drift check: the old file or the whole new one, never a part.
+
+    Args:
+        report: What was found.
+        path: Ends in one of ``SUFFIXES``.
+        images: The folder that the images' names start from, for the thumbnails of HTML.
+
+    Raises:
+        UsageError: Another ending.
+        OSError: The file cannot be written.
+    """
+    suffix = check_report_path(path)
+    if suffix == ".json":
+        data = report.to_json()
+    elif suffix == ".md":
+        data = _utf8(to_markdown(report))
+    elif suffix == ".xml":
+        data = to_junit(report)
+    elif suffix == ".sarif":
+        data = to_sarif(report)
+    else:
+        data = _utf8(to_html(report, images))
+    write_atomic(path, data)
+
+
+def write_matrix(found: Matrix, path: Path) -> None:
+    """Write a comparison of several sources; as ``write_report``.
+
+    Raises:
+        UsageError: An ending that is not in ``MATRIX_SUFFIXES``.
+        OSError: The file cannot be written.
+    """
+    suffix = check_report_path(path, sources=len(found.sources))
+    if suffix == ".json":
+        data = found.to_json()
+    elif suffix == ".md":
+        data = _utf8(matrix_to_markdown(found))
+    else:
+        data = _utf8(matrix_to_html(found))
+    write_atomic(path, data)
+
+
+def check_report_path(path: Path, *, sources: int = 1) -> str:
+    """Return the ending of ``path`` in lower case.
+
+    Args:
+        path: Where a report is to be written.
+        sources: How many are compared with each other; 1 is judged against a reference.
+
+    Raises:
+        UsageError: No report can be written in the form that it asks for.
+    """
+    suffixes, what = SUFFIXES, "a name"
+    if sources > 1:
+        suffixes, what = MATRIX_SUFFIXES, "for several sources a name"
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        *others, last = suffixes
+        raise UsageError(
+            f"--report {path}: expected {what} that ends in "
+            f"{', '.join(others)} or {last}, found {path.suffix or 'no ending'}"
+        )
+    return suffix
+
+
+def _utf8(text: str) -> bytes:
+    """Return text as bytes; what of a name was no text is escaped."""
+    return text.encode("utf-8", "backslashreplace")
