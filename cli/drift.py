@@ -69,6 +69,10 @@ _BUDGETS: Final = (
 @click.option("--weights", type=_FILE, help="Of the model among the sources.")
 @click.option("--num-classes", type=click.IntRange(2), help="Of the model among the sources.")
 @click.option("--preprocess", metavar="NAME|FILE", help="Of that model. Default: BUNDLE's.")
+@click.option(
+    "--time", "timed", type=click.IntRange(1), metavar="N",
+    help="Time both sides on N images, one at a time. Default: no times.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option(
     "--report", "reports", type=_OUT, multiple=True,
@@ -80,6 +84,7 @@ def command(
     reference: str | None,
     baseline: Path | None,
     save_baseline: Path | None,
+    timed: int | None,
     as_json: bool,
     reports: tuple[Path, ...],
     plan: bool,
@@ -121,10 +126,10 @@ def command(
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
     progress = TerminalProgress(quiet=as_json)
     if len(bundle) > 1:
-        if reference or baseline or save_baseline or _is_set("min_agreement"):
+        if reference or baseline or save_baseline or timed or _is_set("min_agreement"):
             raise click.UsageError(
-                "several sources are compared with each other; a reference, a baseline or a "
-                "budget needs one BUNDLE"
+                "several sources are compared with each other; a reference, a baseline, a budget "
+                "or --time needs one BUNDLE"
             )
         compared = matrix(sources, data, progress)
         for path in reports:
@@ -141,7 +146,7 @@ def command(
         sources[0],
         DriftOptions(
             reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
-            save_baseline=save_baseline,
+            save_baseline=save_baseline, timed=timed or 0,
         ),
         progress,
     )  # fmt: skip

@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(map(_escaped, text))
 
 
+def as_utf8(text: str) -> str:
+    """Return text that UTF-8 can hold: bytes of a name that were no text are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _escaped(letter: str) -> str:
     if letter.isprintable():
         return letter

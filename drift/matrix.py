@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.text import as_utf8
 from .answers import Indices
 from .proportion import wilson
 from .report import Skipped
@@ -57,7 +58,8 @@ class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def to_json(self) -> bytes:
         """Return it as JSON, indented, ending with a newline; the same every time."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+        named = msgspec.structs.replace(self, sources=tuple(map(as_utf8, self.sources)))
+        return msgspec.json.format(msgspec.json.encode(named), indent=2) + b"\n"
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from ..core.preprocess import Preprocess
+from ..core.text import as_utf8
 from ..core.version import VERSION
 from .gate import Verdict
 from .histogram import Distribution
@@ -98,7 +99,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         skipped: Images that could not be read, by name.
         labels: Class names by index, where known; left out of JSON.
         provenance: What the numbers come from.
-        latency: By "reference" and "candidate", of those that were timed.
+        latency: By "reference" and "candidate", of those that were timed; None where none was.
     """
 
     reference: str
@@ -144,7 +145,10 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, with the summary: what ``Document`` describes."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
+        named = msgspec.structs.replace(
+            self, reference=as_utf8(self.reference), candidate=as_utf8(self.candidate)
+        )
+        found: dict[str, Any] = msgspec.to_builtins(named)
         found["summary"] = msgspec.to_builtins(self.summary())
         del found["labels"]
         if self.metrics.graded is not None:
@@ -157,7 +161,11 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Document(DriftReport, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The JSON report: a ``DriftReport`` and what its counts give."""
+    """The JSON report: a drift check, and what its counts give.
+
+    Attributes:
+        summary: What the counts give.
+    """
 
     numbers: Summary = msgspec.field(name="summary")
 

@@ -87,7 +87,11 @@ def sentence(verdict: Verdict) -> str:
         broken = [MEASURES[check.measure] for check in verdict.checks if check.outcome == "failed"]
         return f"{sure}, the conversion costs more than a budget allows: {', '.join(broken)}."
     needed = verdict.images_needed
-    more = "" if needed is None else f" About {needed:,} images would decide it, {assumption()}."
+    more = (
+        ""
+        if needed is None
+        else f" About {needed:,} images would decide every open check, {assumption()}."
+    )
     return f"These images show neither that every budget is kept nor that one is broken.{more}"
 
 

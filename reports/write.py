@@ -7,6 +7,7 @@ from typing import Final
 
 from ..core.errors import UsageError
 from ..core.files import write_atomic
+from ..core.text import as_utf8
 from ..drift.matrix import Matrix
 from ..drift.report import DriftReport
 from .html import matrix_to_html, to_html
@@ -35,13 +36,13 @@ def write_report(report: DriftReport, path: Path, *, images: Path | None = None)
     if suffix == ".json":
         data = report.to_json()
     elif suffix == ".md":
-        data = _utf8(to_markdown(report))
+        data = as_utf8(to_markdown(report)).encode()
     elif suffix == ".xml":
         data = to_junit(report)
     elif suffix == ".sarif":
         data = to_sarif(report)
     else:
-        data = _utf8(to_html(report, images))
+        data = to_html(report, images).encode()
     write_atomic(path, data)
 
 
@@ -56,9 +57,9 @@ def write_matrix(found: Matrix, path: Path) -> None:
     if suffix == ".json":
         data = found.to_json()
     elif suffix == ".md":
-        data = _utf8(matrix_to_markdown(found))
+        data = as_utf8(matrix_to_markdown(found)).encode()
     else:
-        data = _utf8(matrix_to_html(found))
+        data = matrix_to_html(found).encode()
     write_atomic(path, data)
 
 
@@ -83,8 +84,3 @@ def check_report_path(path: Path, *, sources: int = 1) -> str:
             f"{', '.join(others)} or {last}, found {path.suffix or 'no ending'}"
         )
     return suffix
-
-
-def _utf8(text: str) -> bytes:
-    """Return text as bytes; what of a name was no text is escaped."""
-    return text.encode("utf-8", "backslashreplace")

@@ -1,18 +1,16 @@
-"""The report that carries a verdict: JSON, Markdown, and the words of a check."""
+"""The report that carries a verdict: its JSON, Markdown, and the words of a check."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgecls.core.errors import UsageError
 from edgecls.drift import Budgets, DriftReport, Metrics, Skipped, compare, judge
 from edgecls.drift.gate import Check
-from edgecls.drift.markdown import to_markdown
 from edgecls.drift.wording import check_notes, check_row
+from edgecls.reports.markdown import to_markdown
 
 
 def metrics(*, images: int, lost: int, truth: bool = True) -> Metrics:
@@ -147,19 +145,3 @@ def test_words_of_a_class_check() -> None:
         "largest class drop: above the budget: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more",
         "largest class drop: 15 classes judged; 3 have fewer than the 29 images that can show it",
     ]
-
-
-def test_the_ending_chooses_the_form(tmp_path: Path) -> None:
-    report().write(tmp_path / "drift.json")
-    report().write(tmp_path / "drift.md")
-
-    assert (tmp_path / "drift.json").read_bytes() == report().to_json()
-    assert (tmp_path / "drift.md").read_text() == to_markdown(report())
-
-
-@pytest.mark.parametrize("name", ["drift.html", "drift", "drift.json.txt"])
-def test_an_unknown_ending(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"\.json or \.md"):
-        report().write(tmp_path / name)
-
-    assert not list(tmp_path.iterdir())
