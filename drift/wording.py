@@ -115,11 +115,17 @@ def difference_sentence(found: Differences) -> str:
 
 def latency_rows(report: DriftReport) -> list[tuple[str, str, str, str]]:
     """Return the side, the median, the 90 % quantile and the images of each side that was timed."""
+    timed = report.latency or {}
     return [
-        (f"{side}, {report.backends[side]}", f"{found.median_ms:.2f} ms", f"{found.p90_ms:.2f} ms",
-         str(found.images))
-        for side, found in (report.latency or {}).items()
-    ]  # fmt: skip
+        (
+            f"{side}, {report.backends[side]}",
+            f"{timed[side].median_ms:.2f} ms",
+            f"{timed[side].p90_ms:.2f} ms",
+            str(timed[side].images),
+        )
+        for side in ("reference", "candidate")
+        if side in timed
+    ]
 
 
 def agreement(pair: Pair) -> str:
