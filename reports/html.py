@@ -154,4 +154,4 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

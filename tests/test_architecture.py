@@ -126,6 +126,18 @@ def test_every_package_is_listed_for_the_build() -> None:
     assert listed == packages
 
 
+def test_every_other_file_of_a_package_is_listed_for_the_build() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = listed["package-data"]
+    files = [file for room in rooms() for file in (ROOT / room).rglob("*") if file.is_file()]
+    others = [file for file in files if file.suffix not in {".py", ".pyc"}]
+
+    assert others, "the page's template"
+    for file in others:
+        package = ".".join(["edgecls", *file.parent.relative_to(ROOT).parts])
+        assert any(file.match(pattern) for pattern in patterns.get(package, [])), file
+
+
 def test_constraints_pin_exactly() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
 
