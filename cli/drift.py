@@ -109,7 +109,7 @@ def command(
     budgets = Budgets(**{name: options.pop(name) for name in _BUDGETS})
     budgets.check()
     for path in reports:
-        check_report_path(path, sources=len(bundle))
+        check_report_path(path, judged=len(bundle) < 2)
     if plan:
         return _plan(budgets, discordance, true_drop, as_json)
     if not bundle:

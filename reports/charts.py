@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ..drift.explanation import Cost
 from ..drift.gate import Check
 from ..drift.reliability import ConfidenceBin
 
@@ -19,15 +20,15 @@ _SMALLEST_MARK: Final = 2.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A check's bounds on a horizontal axis, ``INTERVAL_WIDTH`` wide.
+    """Bounds on a horizontal axis, ``INTERVAL_WIDTH`` wide.
 
     Attributes:
         lower: Left end of the true value's interval.
         upper: Its right end.
         value: What was measured.
-        limit: The budget.
-        beyond: (start, width) of the values that break it.
-        ticks: (place, text) of the axis, both ends and the budget.
+        limit: The budget, or another value of note.
+        beyond: (start, width) of the values that break the budget.
+        ticks: (place, text) of the axis.
     """
 
     lower: float
@@ -38,7 +39,7 @@ class Interval:
     ticks: tuple[tuple[float, str], ...]
 
 
-def interval(check: Check) -> Interval | None:
+def check_interval(check: Check) -> Interval | None:
     """Return where a check's marks stand; None where nothing could be measured."""
     if check.value is None or check.lower is None or check.upper is None:
         return None
@@ -46,37 +47,57 @@ def interval(check: Check) -> Interval | None:
     share = check.measure == "agreement"
     low = min(marks) if share else min(0.0, *marks)
     high = 100.0 if share else max(marks)
-    room = 0.08 * (high - low) or 1.0
-    low, high = low - room, high if share else high + room
-    low, high = max(low, 0.0 if share else -100.0), min(high, 100.0)
-
-    def place(value: float) -> float:
-        inner = INTERVAL_WIDTH - 2 * _MARGIN
-        return round(_MARGIN + inner * (value - low) / (high - low), 1)
-
-    limit = place(check.limit)
+    axis = _axis(low, high, lowest=0.0 if share else -100.0)
+    limit = axis.place(check.limit)
     start, end = (0.0, limit) if share else (limit, float(INTERVAL_WIDTH))
     return Interval(
-        lower=place(check.lower),
-        upper=place(check.upper),
-        value=place(check.value),
+        lower=axis.place(check.lower),
+        upper=axis.place(check.upper),
+        value=axis.place(check.value),
         limit=limit,
         beyond=(start, round(end - start, 1)),
-        ticks=_ticks(low, high, place(low), place(high)),
+        ticks=axis.ticks(),
     )
 
 
-def _ticks(low: float, high: float, left: float, right: float) -> tuple[tuple[float, str], ...]:
-    """Return round numbers between both ends, about four of them."""
-    raw = (high - low) / 4
-    step = 10 ** math.floor(math.log10(raw))
-    step *= next(factor for factor in (1, 2, 5, 10) if step * factor >= raw)
-    first, last = math.ceil(low / step), math.floor(high / step)
-    scale = (right - left) / (high - low)
+def cost_intervals(costs: Sequence[Cost]) -> tuple[Interval, ...]:
+    """Return where the marks of costs in points stand, all on one axis, with zero as the limit."""
+    bounds = [bound for cost in costs for bound in (cost.lower, cost.upper)]
+    axis = _axis(min(0.0, *bounds), max(0.0, *bounds), lowest=-100.0)
+    zero = axis.place(0.0)
     return tuple(
-        (round(left + (place * step - low) * scale, 1), f"{place * step:.6g}")
-        for place in range(first, last + 1)
-    )
+        Interval(
+            lower=axis.place(cost.lower), upper=axis.place(cost.upper),
+            value=axis.place(cost.points), limit=zero, beyond=(zero, 0.0), ticks=axis.ticks(),
+        )
+        for cost in costs
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """From ``low`` to ``high``, with a margin on either side."""
+
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        inner = INTERVAL_WIDTH - 2 * _MARGIN
+        return round(_MARGIN + inner * (value - self.low) / (self.high - self.low), 1)
+
+    def ticks(self) -> tuple[tuple[float, str], ...]:
+        """Return round numbers between both ends, about four of them."""
+        raw = (self.high - self.low) / 4
+        step = 10 ** math.floor(math.log10(raw))
+        step *= next(factor for factor in (1, 2, 5, 10) if step * factor >= raw)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        values = [place * step for place in range(first, last + 1)]
+        return tuple((self.place(value), f"{value:.6g}") for value in values)
+
+
+def _axis(low: float, high: float, *, lowest: float) -> _Axis:
+    room = 0.08 * (high - low) or 1.0
+    return _Axis(max(low - room, lowest), min(high + room, 100.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

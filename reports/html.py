@@ -18,13 +18,21 @@ import jinja2
 from ..core.errors import ImageError
 from ..core.text import printable
 from ..data.thumbnail import thumbnail
-from ..drift import wording
+from ..drift import explanation_wording, wording
+from ..drift.explanation import Explanation
 from ..drift.flips import Flip
 from ..drift.gate import Check
 from ..drift.matrix import Matrix
 from ..drift.metrics import ClassAccuracy, Graded
 from ..drift.report import DriftReport
-from .charts import DIAGRAM, INTERVAL_WIDTH, Interval, interval, reliability_marks
+from .charts import (
+    DIAGRAM,
+    INTERVAL_WIDTH,
+    Interval,
+    check_interval,
+    cost_intervals,
+    reliability_marks,
+)
 from .confusion import MOST_CLASSES, grids, most_confused
 
 FLIPS_SHOWN: Final = 24
@@ -73,6 +81,18 @@ def matrix_to_html(found: Matrix) -> str:
     )
 
 
+def explanation_to_html(found: Explanation) -> str:
+    """Return where a drop comes from as a page."""
+    costs = [*(stage.cost for stage in found.stages), found.total]
+    return _render(
+        "explanation.html",
+        title=f"Where the drop comes from: {found.candidate}",
+        found=found,
+        drawings=cost_intervals(costs),
+        words=explanation_wording,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ShownCheck:
     """A check in words and as a drawing."""
@@ -88,7 +108,7 @@ def _check(report: DriftReport, check: Check) -> _ShownCheck:
         cells=wording.check_row(check, report.labels),
         outcome=check.outcome,
         notes=tuple(wording.check_notes(check, report.metrics.images, report.labels)),
-        drawing=interval(check),
+        drawing=check_interval(check),
     )
 
 

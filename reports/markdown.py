@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from ..drift.explanation import Explanation
+from ..drift.explanation_wording import (
+    COSTS_EXPLAINED,
+    LAYER_HEADINGS,
+    blame_sentence,
+    cost_cells,
+    explained,
+    layer_cells,
+    layers_heading,
+)  # fmt: skip
 from ..drift.matrix import Matrix
 from ..drift.report import DriftReport
 from ..drift.wording import (
@@ -88,6 +98,35 @@ def matrix_to_markdown(found: Matrix) -> str:
         skipped = [(item.image, item.reason) for item in found.skipped]
         lines += ["", "## Images that could not be compared", ""]
         lines += _table(("image", "why"), skipped)
+    return "\n".join(lines) + "\n"
+
+
+def explanation_to_markdown(found: Explanation) -> str:
+    """Return where a drop comes from as Markdown."""
+    rows: list[tuple[str, ...]] = [
+        (
+            stage.stage, stage.expected, stage.found, *cost_cells(stage.cost),
+            "" if stage.alone is None else number(stage.alone.points),
+            "yes" if stage in found.blamed else "no",
+        )
+        for stage in found.stages
+    ]  # fmt: skip
+    rows.append(("all", "", "", *cost_cells(found.total), "", ""))
+    lines = [
+        "# Where the drop comes from",
+        "",
+        f"{explained(found)} {blame_sentence(found)}".translate(_ESCAPES),
+        "",
+        *_table(("stage", "expected", "found", "costs", "true cost", "alone", "shown"), rows),
+        "",
+        COSTS_EXPLAINED,
+    ]
+    if found.same:
+        lines += ["", f"No difference in: {', '.join(found.same)}."]
+    if found.layers:
+        cells = [(layer.name, layer.operator, *layer_cells(layer)) for layer in found.layers]
+        lines += ["", f"## {layers_heading(found)}", "", *_table(LAYER_HEADINGS, cells)]
+    lines += [""] * bool(found.notes) + [f"- {plain(note)}" for note in found.notes]
     return "\n".join(lines) + "\n"
 
 

@@ -84,7 +84,7 @@ def test_reports_of_several_sources(edgecls: Command, digits: Digits, tmp_path: 
     ("arguments", "said"),
     [
         (["{pi}", "--reference", "{pi}", "--report", "drift.pdf"], "found .pdf"),
-        (["{pi}", "{pi}", "--report", "pairs.sarif"], "several sources"),
+        (["{pi}", "{pi}", "--report", "pairs.sarif"], "without a verdict"),
         (["{pi}", "{pi}", "--time", "3"], "--time needs one BUNDLE"),
     ],
 )

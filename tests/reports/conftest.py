@@ -16,7 +16,9 @@ from PIL import Image
 
 from edgecls.core.preprocess import PRESETS
 from edgecls.drift import Budgets, DriftReport, Skipped, compare, judge
+from edgecls.drift.explanation import Explanation, LayerFinding, StageFinding, cost_of
 from edgecls.drift.matrix import AgreementCounts, Matrix
+from edgecls.drift.paired import Paired
 from edgecls.drift.report import Latency, Provenance
 
 HOSTILE = 'x" onload="alert(1)"><script>alert(1)</script>&\x1b[31m\x00\u202e.png'
@@ -97,7 +99,7 @@ def hostile() -> DriftReport:
 
 
 @pytest.fixture(scope="session")
-def builders() -> dict[str, Callable[[], DriftReport | Matrix]]:
+def builders() -> dict[str, Callable[[], DriftReport | Matrix | Explanation]]:
     """Return what makes each kind of page."""
     budgets = Budgets(max_drop=1, max_class_drop=10, max_ece_rise=2, min_agreement=95)
     return {
@@ -105,7 +107,32 @@ def builders() -> dict[str, Callable[[], DriftReport | Matrix]]:
         "thousand": lambda: make_report(classes=1000),
         "hostile": hostile_report,
         "matrix": make_matrix,
+        "explanation": make_explanation,
     }
+
+
+def make_explanation() -> Explanation:
+    """Return a drop that one of two stages explains, with layers and a hostile note."""
+    costly, free = cost_of(Paired(40, 4, 400)), cost_of(Paired(3, 3, 400))
+    layer = LayerFinding(
+        name=HOSTILE, operator="Conv", error=0.41, inputs_error=0.02, planned_error=0.03,
+        scale=0.5, planned_scale=None, departs=True,
+    )  # fmt: skip
+    return Explanation(
+        reference="timm:resnet18", candidate=HOSTILE, measure="top1", images=400,
+        reference_percent=87.25, candidate_percent=78.25, total=cost_of(Paired(43, 7, 400)),
+        stages=(
+            StageFinding(stage="channel order", expected="RGB", found="BGR", cost=costly,
+                         alone=costly),
+            StageFinding(stage="quantization", expected="float32", found="int8", cost=free),
+        ),
+        same=("orientation", "normalisation"), layers=(layer,), notes=(HOSTILE,), left_out=2,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def explanation() -> Explanation:
+    return make_explanation()
 
 
 @pytest.fixture

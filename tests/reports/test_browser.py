@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgecls.drift import DriftReport
+from edgecls.drift.explanation import Explanation
 from edgecls.drift.matrix import Matrix
-from edgecls.reports import write_matrix, write_report
+from edgecls.reports import write_explanation, write_matrix, write_report
 
 if TYPE_CHECKING:
     from .conftest import Browser
@@ -19,15 +20,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["full", "thousand", "hostile", "matrix"])
+@pytest.fixture(scope="module", params=["full", "thousand", "hostile", "matrix", "explanation"])
 def page(
     request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory,
-    builders: dict[str, Callable[[], DriftReport | Matrix]],
+    builders: dict[str, Callable[[], DriftReport | Matrix | Explanation]],
 ) -> str:  # fmt: skip
     file = tmp_path_factory.mktemp("page") / "page.html"
     found = builders[request.param]()
     if isinstance(found, Matrix):
         write_matrix(found, file)
+    elif isinstance(found, Explanation):
+        write_explanation(found, file)
     else:
         write_report(found, file, images=photos)
     return file.as_uri()

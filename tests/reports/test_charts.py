@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 
 from edgecls.drift.budgets import Measure
 from edgecls.drift.confusion import Cell, ConfusionCounts
+from edgecls.drift.explanation import cost_of
 from edgecls.drift.gate import Check
+from edgecls.drift.paired import Paired
 from edgecls.drift.reliability import ConfidenceBin
-from edgecls.reports.charts import DIAGRAM, INTERVAL_WIDTH, interval, reliability_marks
+from edgecls.reports.charts import (
+    DIAGRAM,
+    INTERVAL_WIDTH,
+    check_interval,
+    cost_intervals,
+    reliability_marks,
+)  # fmt: skip
 from edgecls.reports.confusion import grids, most_confused
 
 
@@ -30,7 +38,7 @@ def test_marks_are_in_order_and_on_the_drawing(
     measure: Measure, bounds: list[float], limit: float
 ) -> None:
     lower, value, upper = sorted(bounds)
-    found = interval(check(measure, lower, value, upper, limit))
+    found = check_interval(check(measure, lower, value, upper, limit))
 
     assert found is not None
     assert 0 <= found.lower <= found.value <= found.upper <= INTERVAL_WIDTH
@@ -47,7 +55,7 @@ def test_marks_are_in_order_and_on_the_drawing(
 
 
 def test_ticks_stand_at_their_values() -> None:
-    found = interval(check("top1_drop", -1.9, -0.4, 0.5, 1.0))
+    found = check_interval(check("top1_drop", -1.9, -0.4, 0.5, 1.0))
     assert found is not None
     numbers = {float(text): place for place, text in found.ticks}
 
@@ -60,7 +68,19 @@ def test_what_was_not_measured_has_no_drawing() -> None:
     nothing = Check(measure="class_drop", limit=10, value=None, lower=None, upper=None,
                     outcome="undecided")  # fmt: skip
 
-    assert interval(nothing) is None
+    assert check_interval(nothing) is None
+
+
+def test_costs_share_an_axis() -> None:
+    few, many = cost_of(Paired(3, 3, 400)), cost_of(Paired(40, 4, 400))
+    first, second = cost_intervals([few, many])
+
+    assert first.ticks == second.ticks
+    assert first.limit == second.limit == first.value, "no cost stands at zero"
+    assert first.lower < first.limit < first.upper < second.value < second.upper
+    numbers = {float(text): place for place, text in first.ticks}
+    per_point = (numbers[10.0] - numbers[0.0]) / 10
+    assert second.value - second.limit == pytest.approx(9 * per_point, abs=0.2)
 
 
 def test_reliability() -> None:

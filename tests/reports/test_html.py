@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from edgecls.drift import Budgets, DriftReport, compare, judge
+from edgecls.drift.explanation import Explanation
 from edgecls.drift.matrix import Matrix
-from edgecls.reports.html import matrix_to_html, to_html
+from edgecls.reports.html import explanation_to_html, matrix_to_html, to_html
 
 Make = Callable[..., DriftReport]
 VOID = {"meta", "link", "img", "br"}
@@ -88,7 +89,14 @@ def pairs(matrix: Matrix) -> str:
     return matrix_to_html(matrix)
 
 
-every_page = pytest.mark.parametrize("page", ["full", "thousand", "bare", "attacked", "pairs"])
+@pytest.fixture
+def why(explanation: Explanation) -> str:
+    return explanation_to_html(explanation)
+
+
+every_page = pytest.mark.parametrize(
+    "page", ["full", "thousand", "bare", "attacked", "pairs", "why"]
+)
 
 
 @every_page
@@ -246,3 +254,15 @@ def test_matrix(pairs: str, matrix: Matrix) -> None:
     assert cells == [
         f"{pair.agreement:.2f} % {pair.lower:.2f} .. {pair.upper:.2f}" for pair in matrix.pairs
     ]
+
+
+def test_explanation(why: str) -> None:
+    found = Page(why)
+    rows = [text for _, text in found.all("tr")]
+
+    assert "Shown to cost something: channel order." in why
+    assert rows[1].startswith("channel order RGB BGR 9.00 ")
+    assert " yes " in rows[1]
+    assert " no " in rows[2]
+    assert rows[3].startswith("all 9.00 ")
+    assert "41.00 % 3.00 % 2.00 % 0.5 -" in rows[5]

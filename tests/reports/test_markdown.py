@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from edgecls.drift import Budgets, DriftReport, Metrics, Skipped, compare, judge
+from edgecls.drift.explanation import Explanation
+from edgecls.drift.explanation_wording import cost_cells
 from edgecls.drift.gate import Check
 from edgecls.drift.wording import check_notes, check_row
-from edgecls.reports.markdown import to_markdown
+from edgecls.reports.markdown import explanation_to_markdown, to_markdown
 
 
 def metrics(*, images: int, lost: int, truth: bool = True) -> Metrics:
@@ -145,3 +147,16 @@ def test_words_of_a_class_check() -> None:
         "largest class drop: above the budget: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more",
         "largest class drop: 15 classes judged; 3 have fewer than the 29 images that can show it",
     ]
+
+
+def test_markdown_of_an_explanation(explanation: Explanation) -> None:
+    lines = explanation_to_markdown(explanation).splitlines()
+    interval = cost_cells(explanation.stages[0].cost)[1]
+
+    assert lines[0] == "# Where the drop comes from"
+    assert "Shown to cost something: channel order." in lines[2]
+    assert f"| channel order | RGB | BGR | 9.00 | {interval} | 9.00 | yes |" in lines
+    assert "No difference in: orientation, normalisation." in lines
+    assert any(line.endswith("| Conv | 41.00 % | 3.00 % | 2.00 % | 0.5 | - |") for line in lines)
+    assert "<script>" not in "".join(lines)
+    assert lines[-1].startswith("- x")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgecls.drift import Budgets, DriftReport, compare, judge
+from edgecls.drift.explanation import Explanation
 from edgecls.drift.matrix import Matrix
 from edgecls.reports.schema import schemas
 
@@ -72,6 +73,10 @@ def test_a_reference_of_zeros_is_valid(make: Make) -> None:
 
 def test_a_matrix_is_valid(matrix: Matrix) -> None:
     validator("drift-matrix").validate(json.loads(matrix.to_json()))
+
+
+def test_an_explanation_is_valid(explanation: Explanation) -> None:
+    validator("drift-explanation").validate(json.loads(explanation.to_json()))
 
 
 def places(found: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -9,11 +9,12 @@ import pytest
 
 from edgecls.core.errors import UsageError
 from edgecls.drift import DriftReport
+from edgecls.drift.explanation import Explanation
 from edgecls.drift.matrix import Matrix
-from edgecls.reports import check_report_path, write_matrix, write_report
-from edgecls.reports.html import matrix_to_html, to_html
+from edgecls.reports import check_report_path, write_explanation, write_matrix, write_report
+from edgecls.reports.html import explanation_to_html, matrix_to_html, to_html
 from edgecls.reports.junit import to_junit
-from edgecls.reports.markdown import matrix_to_markdown, to_markdown
+from edgecls.reports.markdown import explanation_to_markdown, matrix_to_markdown, to_markdown
 from edgecls.reports.sarif import to_sarif
 
 Make = Callable[..., DriftReport]
@@ -40,6 +41,15 @@ def test_forms_of_a_matrix(matrix: Matrix, tmp_path: Path) -> None:
     assert (tmp_path / "pairs.html").read_text() == matrix_to_html(matrix)
 
 
+def test_forms_of_an_explanation(explanation: Explanation, tmp_path: Path) -> None:
+    for name in ("why.json", "why.md", "why.html"):
+        write_explanation(explanation, tmp_path / name)
+
+    assert (tmp_path / "why.json").read_bytes() == explanation.to_json()
+    assert (tmp_path / "why.md").read_text() == explanation_to_markdown(explanation)
+    assert (tmp_path / "why.html").read_text() == explanation_to_html(explanation)
+
+
 @pytest.mark.parametrize("name", ["drift.pdf", "drift", "drift.json.txt"])
 def test_an_unknown_ending(make: Make, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"\.json, \.md, \.xml, \.sarif or \.html, found"):
@@ -50,8 +60,8 @@ def test_an_unknown_ending(make: Make, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["pairs.xml", "pairs.sarif"])
 def test_several_sources_have_no_checks(name: str) -> None:
-    with pytest.raises(UsageError, match=r"several sources .* \.json, \.md or \.html"):
-        check_report_path(Path(name), sources=3)
+    with pytest.raises(UsageError, match=r"\.json, \.md or \.html, .*without a verdict"):
+        check_report_path(Path(name), judged=False)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".md", ".xml", ".sarif", ".html"])
