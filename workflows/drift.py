@@ -9,15 +9,17 @@ import numpy as np
 
 from ..core.errors import UsageError
 from ..core.progress import Progress
+from ..core.text import as_utf8
 from ..core.values import Logits
 from ..drift.answers import Answers, answers_of
 from ..drift.baseline import Baseline, Kept, keep, read_baseline
 from ..drift.budgets import Budgets
 from ..drift.gate import judge
 from ..drift.metrics import Comparison
-from ..drift.report import DriftReport, Skipped
+from ..drift.report import DriftReport, Provenance, Skipped
 from .answering import DataOptions, answer, gather
 from .graph import is_probabilities, log_softmax
+from .latency import measure_latency
 from .sources import ModelOptions, Source, open_source
 
 
@@ -32,6 +34,7 @@ class DriftOptions:
         data: The images.
         budgets: The limits.
         save_baseline: Where the candidate's answers are kept.
+        timed: On how many images both sides are timed, after the comparison.
     """
 
     reference: str | None = None
@@ -40,6 +43,7 @@ class DriftOptions:
     data: DataOptions = field(default_factory=DataOptions)
     budgets: Budgets = field(default_factory=Budgets)
     save_baseline: Path | None = None
+    timed: int = 0
 
 
 def drift(candidate: Source, options: DriftOptions, progress: Progress) -> DriftReport:
@@ -108,6 +112,16 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         verdict=judge(metrics, options.budgets),
         skipped=tuple(sorted(skipped, key=lambda item: item.image)),
         labels=None if candidate.labels is None else candidate.labels.names,
+        provenance=Provenance(
+            preprocess=candidate.preprocess,
+            data=None if options.data.data is None else as_utf8(str(options.data.data)),
+            seed=options.data.seed,
+        ),
+        latency=measure_latency(
+            dict(zip(("candidate", "reference"), sources, strict=False)),
+            found.images,
+            options.timed,
+        ),
     )
 
 

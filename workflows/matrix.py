@@ -4,31 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from ..core.progress import Progress
-from ..drift.matrix import AgreementCounts, Pair
-from ..drift.report import Skipped
+from ..drift.matrix import AgreementCounts, Matrix
 from .answering import DataOptions, answer, gather
 from .sources import Source
-
-
-class Matrix(msgspec.Struct, frozen=True, kw_only=True):
-    """What the comparison of several sources found.
-
-    Attributes:
-        sources: As the user named them.
-        backends: What ran each.
-        images: How many were compared.
-        pairs: Each pair's agreement.
-        skipped: Images that not all could take.
-    """
-
-    sources: tuple[str, ...]
-    backends: tuple[str, ...]
-    images: int
-    pairs: tuple[Pair, ...]
-    skipped: tuple[Skipped, ...]
 
 
 def matrix(sources: Sequence[Source], data: DataOptions, progress: Progress) -> Matrix:
