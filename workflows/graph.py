@@ -198,12 +198,18 @@ def run_torch(loaded: LoadedModel, tensors: Tensor) -> Logits:
 class OnnxRunner:
     """Runs an ONNX graph with ONNX Runtime on tensors, not pixels.
 
+    Args:
+        model: The graph.
+        threads: Of the CPU; None leaves it to the runtime.
+
     Raises:
         GraphError: ONNX Runtime does not take the graph, or not such images.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
         options = ort.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
         options.log_severity_level = 4
         if is_quantized(model):
             # Fused int8 kernels round differently: the graph is run as it is written.
