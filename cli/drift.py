@@ -107,6 +107,8 @@ def command(
     from . import drift_output
 
     with workstation():
+        import scipy  # noqa: F401 - what imports it does so late: an export extra or none
+
         from ..drift.budgets import Budgets
         from ..drift.report import check_report_path
 
@@ -209,14 +211,15 @@ def _open(name: str, model: ModelOptions, options: dict[str, Any]) -> Source:
     from ..workflows.sources import ModelOptions, is_model, open_source
     from .options import open_predictor
 
-    return open_source(
-        name,
-        model if is_model(name) else ModelOptions(),
-        threads=_threads(options),
-        load_bundle=lambda bundle: open_predictor(
-            bundle, options["backend"], options["allow_fallback"], _threads(options)
-        ),
-    )
+    with workstation():
+        return open_source(
+            name,
+            model if is_model(name) else ModelOptions(),
+            threads=_threads(options),
+            load_bundle=lambda bundle: open_predictor(
+                bundle, options["backend"], options["allow_fallback"], _threads(options)
+            ),
+        )
 
 
 def _threads(options: dict[str, Any]) -> int:

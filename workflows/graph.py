@@ -19,6 +19,7 @@ from ..export.passes.strip_softmax import strip_softmax
 from ..export.simplify import simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
 from ..models import LoadedModel
+from .softmax import is_probabilities, log_softmax
 from .timing import Stages
 
 # float32 sums in another order differ by 1e-6 or so; above this a step changed the model.
@@ -279,18 +280,6 @@ def _without_softmax(
     limit = 0.02 if is_quantized(model) else STEP_LIMIT
     check_step("strip-softmax", "the softmax", probabilities, again, limit)
     return stripped, logits
-
-
-def is_probabilities(outputs: Logits) -> bool:
-    """Return whether every row, shape (N, classes), is what a softmax gives."""
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-3))
-
-
-def log_softmax(logits: Logits) -> Logits:
-    """Return log-probabilities (N, classes), computed in float64."""
-    wide = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    found: Logits = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
-    return found.astype(np.float32)
 
 
 def _check_output(loaded: LoadedModel, logits: Logits) -> None:

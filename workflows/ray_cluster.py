@@ -11,8 +11,9 @@ import functools
 import importlib
 import os
 import re
+import socket
 from collections.abc import Generator, Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,6 +22,8 @@ from ..drift.partial import Partial
 from .processes import TRIES
 from .results import RemoteWorker, read_result
 from .shards import Job, Shard
+
+_CONNECT_S: Final = 10.0
 
 
 def run_ray(
@@ -77,9 +80,13 @@ def _connect(address: str) -> Any:
         ray = importlib.import_module("ray")
     except ModuleNotFoundError as error:
         raise MissingPackageError("ray", "ray") from error
+    host, _, port = address.rpartition(":")
     try:
+        # Ray itself tries for a minute.
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        # A ConnectionError also where the token is another.
         reason = str(error).strip().splitlines()[0]
         raise MissingError(f"no Ray cluster can be used at {address}: {reason}") from error
     return ray

@@ -22,7 +22,10 @@ from .sources import Live, Source
 FORMAT: Final = "edgecls-drift-progress"
 SCHEMA_VERSION: Final = 1
 EVERY_S: Final = 2.0
-"""How much work a kill may cost; more where a write takes more than a twentieth of it."""
+"""How much work a kill may cost; more where a write takes long."""
+
+PART_OF_TIME: Final = 0.05
+"""The most that is spent on writing."""
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,7 +89,7 @@ class Resume:
         )  # fmt: skip
         write_atomic(self.path, msgspec.json.encode(found) + b"\n")
         end = time.monotonic()
-        self._write_again_at = end + max(EVERY_S, 20 * (end - start))
+        self._write_again_at = end + max(EVERY_S, (end - start) / PART_OF_TIME)
 
     def _read(self) -> None:
         try:

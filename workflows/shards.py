@@ -21,7 +21,7 @@ from ..drift.answers import answers_of
 from ..drift.baseline import Baseline, Kept, keep, kept_answers
 from ..drift.partial import Partial
 from .answering import BATCH, Answered, DataSet, answer
-from .graph import is_probabilities, log_softmax
+from .softmax import is_probabilities, log_softmax
 from .sources import Source, SourceSpec, open_again
 
 SHARD: Final = 4 * BATCH

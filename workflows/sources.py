@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 import numpy as np
-import onnx
 
 from ..bundle.manifest import Manifest
 from ..core.errors import DataError, UsageError
@@ -20,11 +19,12 @@ from ..core.files import sha256_bytes, sha256_file
 from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.values import Logits, Pixels, Precision
 from ..data.labels import Labels
-from ..models import LoadedModel, load_model
 from ..runtimes import Predictor, load
 from ..runtimes.logits_file import LogitsFile, is_logits_file
 from ..targets.target import BackendName
-from .graph import OnnxRunner, resolve_input, run_torch
+
+if TYPE_CHECKING:
+    from ..models import LoadedModel
 
 # A .pt2 file is a zip file too.
 _MODEL_SUFFIXES: Final = {".pt2", ".onnx"}
@@ -226,6 +226,10 @@ def _open_model(
     name: str, weights: Path | None, num_classes: int | None, preprocess: Preprocess | None,
     threads: int | None,
 ) -> Live:  # fmt: skip
+    # Not above: a worker that runs bundles starts in a twentieth of the time without torch.
+    from ..models import load_model
+    from .graph import resolve_input
+
     loaded = load_model(name, weights=weights, num_classes=num_classes)
     if loaded.random_weights:
         raise UsageError(f"{name} has random weights: nothing is downloaded; give --weights FILE")
@@ -254,7 +258,11 @@ def _open_model(
 def _runner(
     loaded: LoadedModel, preprocess: Preprocess, threads: int | None
 ) -> Callable[[Pixels], Logits]:
+    from .graph import OnnxRunner, run_torch
+
     if loaded.onnx is not None:
+        import onnx
+
         runner = OnnxRunner(onnx.ModelProto.FromString(loaded.onnx), threads)
         return lambda pixels: runner(preprocess.normalize(pixels))
 
