@@ -62,22 +62,22 @@ class Live:
     Attributes:
         name: As the user called it.
         backend: What runs it, for the report.
+        spec: How to open it again.
         preprocess: What its images go through.
         size: (height, width) in px.
         classes: Its outputs.
         labels: Their names, where known.
         logits: From pixels (N, H, W, C) to logits (N, classes).
-        spec: How to open it again.
     """
 
     name: str
     backend: str
+    spec: SourceSpec
     preprocess: Preprocess
     size: tuple[int, int]
     classes: int
     labels: Labels | None
     logits: Callable[[Pixels], Logits]
-    spec: SourceSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,23 +144,24 @@ def from_predictor(predictor: Predictor) -> Live:
     manifest: Manifest = predictor.bundle.manifest
     simulated = " (simulated)" if predictor.fell_back else ""
     name = str(predictor.bundle.path)
+    spec = SourceSpec(
+        name=_absolute(name),
+        sha256=_digest(
+            predictor.bundle.sha256, predictor.artefact.path, predictor.backend,
+            sorted(predictor.description.items()),
+        ),
+        threads=predictor.threads, backend=predictor.backend, precision=predictor.precision,
+    )  # fmt: skip
     return Live(
         name=name,
         backend=f"{predictor.backend}{simulated}",
+        spec=spec,
         preprocess=manifest.preprocess,
         size=predictor.input_size,
         classes=manifest.num_classes,
         labels=_labels(manifest.labels, manifest.synsets),
         logits=predictor.logits,
-        spec=SourceSpec(
-            name=_absolute(name),
-            sha256=_digest(
-                predictor.bundle.sha256, predictor.artefact.path, predictor.backend,
-                sorted(predictor.description.items()),
-            ),
-            threads=predictor.threads, backend=predictor.backend, precision=predictor.precision,
-        ),
-    )  # fmt: skip
+    )
 
 
 def open_source(
@@ -263,7 +264,7 @@ def _runner(
     if loaded.onnx is not None:
         import onnx
 
-        runner = OnnxRunner(onnx.ModelProto.FromString(loaded.onnx), threads)
+        runner = OnnxRunner(onnx.ModelProto.FromString(loaded.onnx), threads or 0)
         return lambda pixels: runner(preprocess.normalize(pixels))
 
     def run(pixels: Pixels) -> Logits:

@@ -86,11 +86,11 @@ def members(session: int) -> list[int]:
 
 
 def workers(session: int) -> list[int]:
-    """Return a machine's processes that do tasks."""
+    """Return a machine's processes that do tasks; without its agents it ends itself."""
     found = []
     for pid in members(session):
         with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith((b"ray::_work", b"ray::IDLE")):
                 found.append(pid)
     return found
 
