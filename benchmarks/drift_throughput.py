@@ -4,9 +4,10 @@
 
 EfficientNet-Lite0: int8 on LiteRT against its float ONNX graph on ONNX Runtime. Bare inference is
 the least code that gives both models' logits of every image: read, decode, resize, crop, run both;
-as many processes as cores, each with its part of the images and one thread for each model. A rate
-is that of the images between a short run and a long one, so that neither side's start counts; the
-start of ``drift`` is printed apart. The runs take turns; medians.
+as many processes, each with its part of the images and one thread for each model. A rate is that
+of the images between a short run and a long one, so that neither side's start counts; the start of
+``drift`` is printed apart. The time of the CPU beside it tells how much of a difference is the
+machine's load. The runs take turns; medians.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
+import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -61,27 +62,47 @@ def main() -> None:
             )  # fmt: skip
         bundles = (Path(folder) / "raspberry-pi", Path(folder) / "desktop-gpu")
         sets = [linked(photos, Path(folder) / str(n), n) for n in (SHORT, arguments.images)]
-        seconds: dict[tuple[str, int, int], list[float]] = {}
+        took: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
         for _ in range(arguments.rounds):
             for workers in WORKERS:
                 for number, images in enumerate(sets):
                     for name, run in (("bare", bare), ("drift", ours)):
-                        took = run(bundles, images, workers)
-                        seconds.setdefault((name, workers, number), []).append(took)
+                        key = (name, workers, number)
+                        took.setdefault(key, []).append(timed(run, bundles, images, workers))
     rows = []
     between = arguments.images - SHORT
     for workers in WORKERS:
-        took = {
-            name: median(seconds[name, workers, 1]) - median(seconds[name, workers, 0])
-            for name in ("bare", "drift")
-        }
-        start = median(seconds["drift", workers, 0]) - SHORT * took["drift"] / between
+        short, each = {}, {}
+        for name in ("bare", "drift"):
+            few, many = (np.median(took[name, workers, number], 0) for number in (0, 1))
+            short[name], each[name] = few, (many - few) / between
+        start = short["drift"][0] - SHORT * each["drift"][0]
+        ratios = each["bare"] / each["drift"]
         rows.append([
-            str(workers), f"{between / took['bare']:.1f}", f"{between / took['drift']:.1f}",
-            f"{took['bare'] / took['drift']:.2f}", f"{start:.1f} s",
+            str(workers), f"{1 / each['bare'][0]:.1f}", f"{1 / each['drift'][0]:.1f}",
+            f"{ratios[0]:.2f}", f"{1e3 * each['bare'][1]:.1f} ms",
+            f"{1e3 * each['drift'][1]:.1f} ms",
+            f"{ratios[1]:.2f}", f"{start:.1f} s",
         ])  # fmt: skip
     print(f"{machine()}, {arguments.images} images, {arguments.rounds} rounds, medians\n")
-    print(table(("workers", "bare images/s", "drift images/s", "drift / bare", "start"), rows))
+    header = ("workers", "bare images/s", "drift images/s", "drift / bare", "bare CPU", "drift CPU",
+              "bare / drift CPU", "start")  # fmt: skip
+    print(table(header, rows))
+
+
+def timed(
+    run: Callable[[tuple[Path, Path], Path, int], None], bundles: tuple[Path, Path], images: Path,
+    workers: int,
+) -> tuple[float, float]:  # fmt: skip
+    """Return the seconds that a run takes, and those of the CPU, its processes' too."""
+    start, before = time.perf_counter(), _cpu()
+    run(bundles, images, workers)
+    return time.perf_counter() - start, _cpu() - before
+
+
+def _cpu() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def linked(photos: Sequence[Path], folder: Path, count: int) -> Path:
@@ -93,22 +114,19 @@ def linked(photos: Sequence[Path], folder: Path, count: int) -> Path:
     return folder
 
 
-def ours(bundles: tuple[Path, Path], images: Path, workers: int) -> float:
-    """Return the seconds of ``drift``."""
-    start = time.perf_counter()
+def ours(bundles: tuple[Path, Path], images: Path, workers: int) -> None:
+    """Run ``drift``."""
     options = DriftOptions(
         reference=str(bundles[1]), data=DataOptions(data=images), scale=Scale(workers=workers),
         budgets=Budgets(min_agreement=90),
     )  # fmt: skip
     drift(from_predictor(load(bundles[0], threads=1)), options, Quiet())
-    return time.perf_counter() - start
 
 
-def bare(bundles: tuple[Path, Path], images: Path, workers: int) -> float:
-    """Return the seconds of the models alone, in as many processes."""
+def bare(bundles: tuple[Path, Path], images: Path, workers: int) -> None:
+    """Run the models alone, in as many processes."""
     files = [str(image.path) for image in list_images(images)]
     models = [_file(bundles[0], "tflite", "int8"), _file(bundles[1], "onnx", "fp32")]
-    start = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     parts = [(models, files[at::workers]) for at in range(workers)]
     processes = [context.Process(target=run_bare, args=part) for part in parts]
@@ -118,7 +136,6 @@ def bare(bundles: tuple[Path, Path], images: Path, workers: int) -> float:
         process.join()
         if process.exitcode:
             sys.exit("bare inference failed")
-    return time.perf_counter() - start
 
 
 def _file(path: Path, kind: Literal["tflite", "onnx"], precision: Precision) -> str:
