@@ -101,8 +101,7 @@ class Resume:
         names = [*self._identity, *(name for name in found.identity if name not in self._identity)]
         changed = [name for name in names if found.identity.get(name) != self._identity.get(name)]
         if changed:
-            have = "has" if len(changed) == 1 else "have"
-            raise self._refused(f"{' and '.join(changed)} {have} changed since it was begun")
+            raise self._refused(f"since it was begun there changed {' and '.join(changed)}")
         if sha256_bytes(bytes(found.partial)) != found.partial_sha256:
             raise self._refused("it is damaged")
         self.partial = Partial.from_json(bytes(found.partial))
