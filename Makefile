@@ -33,7 +33,9 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -q -n 2 -m 'slow and not nightly'
 
+# Ray weighs 250 MB and serves one option: only this installs it.
 nightly: setup coverage
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -q -m nightly
 
 # Converts the classifiers of timm and torchvision; writes docs/coverage.md.

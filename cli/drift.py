@@ -73,6 +73,15 @@ _BUDGETS: Final = (
     "--time", "timed", type=click.IntRange(1), metavar="N",
     help="Time both sides on N images, one at a time. Default: no times.",
 )  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1, 256),
+    help="Processes that share the images. Default: 1; with --ray as many as the cluster has CPUs.",
+)  # fmt: skip
+@click.option(
+    "--resume", type=_OUT,
+    help="Keep what is done in this file, and go on from it after an interruption.",
+)  # fmt: skip
+@click.option("--ray", metavar="HOST:PORT", help="Share the images with a Ray cluster.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option(
     "--report", "reports", type=_OUT, multiple=True,
@@ -103,6 +112,8 @@ def command(
     from . import drift_output
 
     with workstation():
+        import scipy  # noqa: F401 - what imports it does so late: an export extra or none
+
         from ..drift.budgets import Budgets
         from ..reports import check_report_path, write_matrix, write_report
 
@@ -119,11 +130,13 @@ def command(
         from ..workflows.drift import DriftOptions, drift
         from ..workflows.drift import save_baseline as save
         from ..workflows.matrix import matrix
+        from ..workflows.scale import Scale
     from .show import TerminalProgress
 
     model = _model_options([*bundle, *([reference] if reference else [])], options)
     sources = [_open(name, model, options) for name in bundle]
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
+    scale = Scale(**{name: options[name] for name in ("workers", "ray", "resume")})
     progress = TerminalProgress(quiet=as_json)
     if len(bundle) > 1:
         if reference or baseline or save_baseline or timed or _is_set("min_agreement"):
@@ -131,7 +144,7 @@ def command(
                 "several sources are compared with each other; a reference, a baseline, a budget "
                 "or --time needs one BUNDLE"
             )
-        compared = matrix(sources, data, progress)
+        compared = matrix(sources, data, progress, scale)
         for path in reports:
             write_matrix(compared, path)
         drift_output.print_matrix(compared, as_json=as_json)
@@ -139,14 +152,14 @@ def command(
     if reference is None and baseline is None:
         if save_baseline is None:
             raise click.UsageError("give --reference, --baseline or --save-baseline")
-        made, skipped = save(sources[0], data, save_baseline, progress)
+        made, skipped = save(sources[0], data, save_baseline, progress, scale)
         drift_output.print_saved(made, save_baseline, skipped, as_json=as_json)
         return 4 if skipped else 0
     report = drift(
         sources[0],
         DriftOptions(
             reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
-            save_baseline=save_baseline, timed=timed or 0,
+            save_baseline=save_baseline, timed=timed or 0, threads=_threads(options), scale=scale,
         ),
         progress,
     )  # fmt: skip
@@ -204,10 +217,17 @@ def _open(name: str, model: ModelOptions, options: dict[str, Any]) -> Source:
     from ..workflows.sources import ModelOptions, is_model, open_source
     from .options import open_predictor
 
-    return open_source(
-        name,
-        model if is_model(name) else ModelOptions(),
-        load_bundle=lambda bundle: open_predictor(
-            bundle, options["backend"], options["allow_fallback"], options["threads"]
-        ),
-    )
+    with workstation():
+        return open_source(
+            name,
+            model if is_model(name) else ModelOptions(),
+            threads=_threads(options),
+            load_bundle=lambda bundle: open_predictor(
+                bundle, options["backend"], options["allow_fallback"], _threads(options)
+            ),
+        )
+
+
+def _threads(options: dict[str, Any]) -> int:
+    """Return the CPU threads of every model: one, as no verdict may depend on the machine's."""
+    return options["threads"] or 1
