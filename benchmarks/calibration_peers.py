@@ -276,7 +276,7 @@ def _logits(case: Case, file: Path) -> np.ndarray:
         command = [sys.executable, str(PEERS / "run_tflite.py"), "answers", str(job)]
         subprocess.run(command, check=True, capture_output=True, text=True)
     else:
-        runner = OnnxRunner(onnx.load(file))
+        runner = OnnxRunner(onnx.load(file), threads=1)
         parts = range(0, len(case.judged), PART)
         np.save(out, np.concatenate([runner(case.judged[at : at + PART]) for at in parts]))
     return np.asarray(np.load(out))

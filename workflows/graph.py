@@ -198,13 +198,18 @@ def run_torch(loaded: LoadedModel, tensors: Tensor) -> Logits:
 class OnnxRunner:
     """Runs an ONNX graph with ONNX Runtime on tensors, not pixels.
 
+    Args:
+        model: The graph.
+        threads: Of one run; 0 is one per core.
+
     Raises:
         GraphError: ONNX Runtime does not take the graph, or not such images.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int = 0) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = threads
         if is_quantized(model):
             # Fused int8 kernels round differently: the graph is run as it is written.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
