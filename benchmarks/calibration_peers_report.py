@@ -61,8 +61,8 @@ def report(title: str, rows: list[PeerRow], seed: int = 0) -> tuple[str, dict[st
             ]
         )  # fmt: skip
     failed = [f"- {row.name} failed: `{row.error}`" for row in rows if row.error]
-    shares = [f"- {line}" for line in _shown(against_default, default)]
-    text = "\n".join([f"### {title}\n", table(header, lines), "", *shares, *failed])
+    shares = _shown(against_default, default)
+    text = "\n".join([f"### {title}\n", table(header, lines), "", shares, *failed])
     values = {
         row.name: {
             "error": row.error, "seconds": row.seconds, "peak_bytes": row.peak_bytes,
@@ -90,18 +90,15 @@ def _intervals(found: dict[Measure, Measured]) -> list[str]:
     return cells
 
 
-def _shown(found: dict[str, dict[Measure, Measured]], default: str) -> list[str]:
+def _shown(found: dict[str, dict[Measure, Measured]], default: str) -> str:
     """Say where agreement, top-1 or top-5 is shown to differ from the default's."""
-    lines = []
-    shares: tuple[Measure, ...] = ("agreement", "top1", "top5")
-    for measure in shares:
-        differing = [
-            f"{name} ({difference.low:+.2f} to {difference.high:+.2f})"
-            for name, one in found.items()
-            for difference in [one[measure].difference]
-            if difference is not None and difference.side != "level"
-        ]
-        what = {"agreement": "agreement", "top1": "top-1", "top5": "top-5"}[measure]
-        told = ", ".join(differing) if differing else "no row"
-        lines.append(f"{what} is shown to differ from {default}'s, in points: {told}")
-    return lines
+    shares: dict[Measure, str] = {"agreement": "agreement", "top1": "top-1", "top5": "top-5"}
+    differing = [
+        f"{name}'s {title} ({difference.low:+.2f} to {difference.high:+.2f} points)"
+        for measure, title in shares.items()
+        for name, one in found.items()
+        for difference in [one[measure].difference]
+        if difference is not None and difference.side != "level"
+    ]
+    told = ", ".join(differing) or "none of these"
+    return f"Agreement, top-1 and top-5 that are shown to differ from {default}'s: {told}."

@@ -49,6 +49,17 @@ def test_rows_are_compared_with_the_default_and_with_the_best(peers_report: Modu
     assert line.count("worse") == 2, "and against the best"
     assert "- peer b failed: `does not run`" in text
     assert "| peer b " in text
+    assert "shown to differ from edgecls minmax's: none of these." in text
+
+
+def test_an_agreement_that_is_shown_to_differ_is_told(peers_report: ModuleType) -> None:
+    rows = [
+        peers_report.PeerRow("edgecls minmax", record=recorded(0.1, 1)),
+        peers_report.PeerRow("peer", record=recorded(4.0, 2)),
+    ]
+    text, _ = peers_report.report("A title", rows)
+
+    assert "minmax's: peer's agreement (-" in text
 
 
 def test_a_default_that_is_the_best_stands_there_once(peers_report: ModuleType) -> None:
