@@ -96,6 +96,17 @@ def collect_ranges(
         CalibrationError: As ``observe``.
     """
     seen = observe(model, images, on_logits=on_logits)
+    return choose_ranges(seen, method=method, seed=seed, percentile=percentile)
+
+
+def choose_ranges(
+    seen: Observations,
+    *,
+    method: CalibrationMethod,
+    seed: int,
+    percentile: float = DEFAULT_PERCENTILE,
+) -> RangeTable:
+    """Return the range of each point by one method; every method reads the same observations."""
     return RangeTable(
         ranges={
             name: choose_range(observer, method, percentile)
