@@ -37,6 +37,7 @@ class Live:
         classes: Its outputs.
         labels: Their names, where known.
         logits: From pixels (N, H, W, C) to logits (N, classes).
+        predictor: What runs, where the source is a bundle.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Live:
     classes: int
     labels: Labels | None
     logits: Callable[[Pixels], Logits]
+    predictor: Predictor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ def from_predictor(predictor: Predictor) -> Live:
         classes=manifest.num_classes,
         labels=_labels(manifest.labels, manifest.synsets),
         logits=predictor.logits,
+        predictor=predictor,
     )
 
 
