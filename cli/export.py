@@ -15,6 +15,8 @@ from .options import workstation
 if TYPE_CHECKING:
     from ..workflows.export import ExportResult
 
+_SHOWN = 10
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -25,7 +27,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--weights", type=_FILE, help="A checkpoint: .pth, .pt, .th or .safetensors.")
 @click.option(
     "--calib", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of images for int8 and int16x8, flat or by class.",
+    help="A folder of images to quantize with, flat or by class; adds to a quantized graph what it "
+    "lacks.",
 )  # fmt: skip
 @click.option("--calib-images", type=click.IntRange(1), default=100, show_default=True)
 @click.option(
@@ -49,6 +52,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--phone", is_flag=True,
     help="Add the .tflite that MediaPipe and Android take: uint8 pixels in, metadata inside.",
+)  # fmt: skip
+@click.option(
+    "--strict-int8", is_flag=True,
+    help="Fail (exit 1) where an int8 file computes something in float.",
 )  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -120,6 +127,11 @@ def _print(result: ExportResult) -> None:
                 f"{artefact.quantized} of {total}" if total else "",
             )
     out.print(table)
+    for names in dict.fromkeys(a.left_float for b in result.bundles for a in b.manifest.artefacts):
+        if names:
+            shown = ", ".join(names[:_SHOWN])
+            more = f" and {len(names) - _SHOWN} more (--json names all)" * (len(names) > _SHOWN)
+            out.print(f"\nleft in float: {shown}{more}", markup=False, highlight=False)
     steps = {step.step: step for bundle in result.bundles for step in bundle.manifest.steps}
     checks = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("step", "max|a-b|/max|a|", "limit"):

@@ -8,7 +8,7 @@ from onnx import version_converter
 
 from ..core.errors import GraphError
 from ..core.values import INT16_OPSET
-from .qdq import activation_bits, standard_qdq
+from .quantized import activation_bits
 from .torch_onnx import OPSET
 
 OLDEST_OPSET = 9
@@ -20,7 +20,6 @@ def to_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         GraphError: It uses operators of another domain, or cannot be converted.
     """
-    model = standard_qdq(model)
     wanted = INT16_OPSET if activation_bits(model) == 16 else OPSET
     versions = {entry.domain: entry.version for entry in model.opset_import}
     used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}

@@ -15,8 +15,9 @@ from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
 from ..core.values import CALIBRATED, Logits, Precision, QuantScheme, StepCheck, TensorSpec
-from ..export.passes import for_one_image
+from ..export.passes import codes_for_arm, for_one_image
 from ..export.passes.to_float16 import to_float16
+from ..export.quantized import without_rounding
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
 from ..runtimes.backend import Options
 from ..runtimes.backends import open_backend
@@ -52,7 +53,7 @@ class ArtefactBuilder:
 
     Attributes:
         graph: The float graph, or one that is quantized already.
-        table: Its ranges; None where nothing is quantized.
+        table: Its ranges; None where nothing is to be quantized.
         preprocess: What samples go through.
         samples: What the files are compared on.
         reference: The float graph's logits on the samples.
@@ -71,6 +72,7 @@ class ArtefactBuilder:
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     _built: dict[str, tuple[Built, tuple[StepCheck, ...]]] = field(default_factory=dict)
     _engines: dict[str, bytes] = field(default_factory=dict)
+    _unrounded: Logits | None = None
     _warned: bool = False
 
     def build(
@@ -114,18 +116,29 @@ class ArtefactBuilder:
         return self._built[key]
 
     def _quantized(self, scheme: QuantScheme) -> QuantizedGraph:
-        if self.graph.quantized:
-            return adopt_qdq(self.graph.model, scheme)
-        assert self.table is not None
         model = self.graph.model
         if scheme.placement == "full":
             # What depends on nothing but the batch is no activation: it is computed now.
             model = for_one_image(model)
         with self.stages.stage("quantize"):
-            quantized = place_qdq(model, self.table, scheme)
+            if self.graph.quantized:
+                quantized = self._adopted(model, scheme)
+            else:
+                assert self.table is not None
+                quantized = place_qdq(model, self.table, scheme)
         name = f"qdq.{scheme.placement}.{scheme.activations}"
         self.graphs[name + ".int16" * (scheme.activation_bits == 16)] = quantized.model
         return quantized
+
+    def _adopted(self, model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
+        if scheme.placement == "full":
+            model, changed = codes_for_arm(model)
+            if changed:
+                self.progress.note(
+                    f"{changed} weight code(s) -128 became -127, one step of their scale: int8 "
+                    "kernels of some Arm cores multiply -128 wrongly"
+                )
+        return adopt_qdq(model, scheme, self.table)
 
     def _onnx(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
         steps: list[StepCheck] = []
@@ -135,7 +148,7 @@ class ArtefactBuilder:
         limit = target.tolerances[precision].logits
         if quantized is not None:
             expected_q = self._simulate(model, "int8")
-            steps += self._quantize_step(expected_q)
+            steps += self._quantize_step(expected_q, target, precision)
             against, expected = "the Q/DQ graph over float32", expected_q
             limit = _noise_limit(target, precision, steps)
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
@@ -168,7 +181,7 @@ class ArtefactBuilder:
         if precision in CALIBRATED:
             model = self._quantized(target.scheme_for(precision)).model
             simulated = self._simulate(model, precision)
-            steps += self._quantize_step(simulated)
+            steps += self._quantize_step(simulated, target, precision)
             against, expected = "the simulation of the Q/DQ graph", simulated
             limit = _noise_limit(target, precision, steps)
         form = WEIGHT_FORMS.get(precision)
@@ -199,11 +212,22 @@ class ArtefactBuilder:
         )
         return Built(artefact=artefact, data=lowered.data, logits=logits), tuple(steps)
 
-    def _quantize_step(self, simulated: Logits) -> list[StepCheck]:
-        """Return what quantization moved; nothing for a graph that came quantized."""
-        if self.graph.quantized:
-            return []
-        return [check_step("quantize", "the float graph", self.reference, simulated, None)]
+    def _quantize_step(
+        self, simulated: Logits, target: Target, precision: Precision
+    ) -> list[StepCheck]:
+        """Return what quantization moved and, of another tool's, what taking it over did."""
+        if not self.graph.quantized:
+            return [check_step("quantize", "the float graph", self.reference, simulated, None)]
+        if self._unrounded is None:
+            self._unrounded = self._simulate(without_rounding(self.graph.model), precision)
+        against = "the quantized graph without rounding"
+        theirs = check_step("quantize", against, self._unrounded, self.reference, None)
+        # Points that are added cost accuracy, as all quantization does.
+        name, limit = "fill-qdq", None
+        if self.table is None:
+            name, limit = "adopt-qdq", _noise_limit(target, precision, [theirs])
+        ours = check_step(name, "the quantized graph", self.reference, simulated, limit)
+        return [theirs, ours]
 
     def _simulate(self, model: onnx.ModelProto, precision: Precision) -> Logits:
         data = model.SerializeToString()
@@ -227,6 +251,10 @@ class ArtefactBuilder:
         return self._engines[path]
 
 
+# The steps that may cost accuracy, by the ends of their names.
+_QUANTIZING = ("quantize", "quantize-weights", "fill-qdq")
+
+
 def _noise_limit(target: Target, precision: Precision, steps: list[StepCheck]) -> float:
     """Return how far two honest runs of one quantized graph may differ.
 
@@ -234,7 +262,7 @@ def _noise_limit(target: Target, precision: Precision, steps: list[StepCheck]) -
     carries that on just as it does quantization's own noise. Where that is large, twice as much is
     allowed: two runs that are each as far from the float graph lie no further apart.
     """
-    noise = max((step.max_difference for step in steps if "quantize" in step.step), default=0.0)
+    noise = max((step.max_difference for step in steps if step.step in _QUANTIZING), default=0.0)
     return max(target.tolerances[precision].logits, 2 * noise)
 
 

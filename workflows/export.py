@@ -16,7 +16,7 @@ from ..bundle.manifest import CalibrationInfo, GoldenSample, Manifest, ModelInfo
 from ..calibration.collect import model_hash
 from ..calibration.table import CalibrationTable
 from ..calibration.table_file import read_table
-from ..core.errors import UsageError
+from ..core.errors import CheckFailedError, UsageError
 from ..core.files import sha256_bytes, write_atomic
 from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
@@ -25,7 +25,7 @@ from ..core.values import CALIBRATED, Precision, StepCheck
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
 from ..data.labels import read_labels
-from ..export.qdq import activation_bits
+from ..export.quantized import activation_bits
 from ..models import LoadedModel, load_model
 from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target, get_target
@@ -49,7 +49,8 @@ class ExportOptions:
         targets: Names, at least one.
         out: Bundles are written to ``out/TARGET``.
         weights: A checkpoint.
-        calib: A folder of images, for int8.
+        calib: A folder of images, for int8; for a graph that is quantized already, to quantize
+            what it leaves in float.
         calib_images: How many of them.
         calib_table: A table of ``edgecls calibrate``; ``calib`` then only gives golden samples.
         labels: A file of class names.
@@ -61,6 +62,7 @@ class ExportOptions:
         allow_random_weights: Whether a model that nobody trained may be exported.
         keep_graphs: A folder for the ONNX graphs between the stages.
         phone: Whether TFLite bundles also carry the file for phones.
+        strict_int8: Whether something left in float is an error in files of a calibrated precision.
     """
 
     source: str
@@ -79,6 +81,7 @@ class ExportOptions:
     allow_random_weights: bool = False
     keep_graphs: Path | None = None
     phone: bool = False
+    strict_int8: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +152,17 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     if graph.quantized:
         precision = _own_precision(options, graph, targets)
         if given_table is not None:
-            raise UsageError(f"{options.source} is quantized: it has no use for --calib-table")
-        progress.note(f"{options.source} has Q/DQ of its own: its scales are kept")
+            raise UsageError(
+                f"{options.source} is quantized: --calib-table is for float models; give --calib "
+                "DIR to quantize what it leaves in float"
+            )
+        progress.note(
+            f"{options.source} has Q/DQ of its own: its scales are kept, "
+            + ("the points that it lacks are added" if images else "what it leaves float stays so")
+        )
     else:
         _require_images(options, targets, precision)
-    if precision in CALIBRATED and not graph.quantized:
+    if precision in CALIBRATED and (images or given_table is not None):
         with stages.stage("calibrate"):
             calibration = given_table or calibrate(
                 graph.model,
@@ -178,6 +187,8 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         progress=progress,
     )
     made = [(target, *builder.build(target, precision)) for target in targets]
+    if options.strict_int8:
+        _require_int8(made, can_fill=graph.quantized and not images)
     if options.phone:
         names = labels.names if labels else None
         name = _source_name(loaded)
@@ -230,6 +241,10 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
         _require_images(options, targets, precision)
     if options.phone and all(target.ships != "tflite" for target in targets):
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
+    if options.strict_int8 and precision not in CALIBRATED:
+        raise UsageError(
+            f"--strict-int8 is for {' and '.join(sorted(CALIBRATED))}, not for {precision}"
+        )
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
     if options.calib_table is not None and precision not in CALIBRATED:
@@ -264,6 +279,28 @@ def _require_images(
         raise UsageError(
             f"{precision} needs images to calibrate with: give --calib DIR, --calib-table FILE, or "
             "--precision " + " or ".join(p for p in targets[0].precisions if p not in CALIBRATED)
+        )
+
+
+def _require_int8(
+    made: Sequence[tuple[Target, tuple[Built, ...], tuple[StepCheck, ...]]], *, can_fill: bool
+) -> None:
+    """Raise CheckFailedError where an int8 file computes something in float."""
+    found = {
+        f"{target.name}: {', '.join(item.artefact.left_float)}": None
+        for target, built, _ in made
+        for item in built
+        if item.artefact.precision in CALIBRATED and item.artefact.left_float
+    }
+    if found:
+        fix = (
+            "give --calib DIR to quantize what the graph leaves in float"
+            if can_fill
+            else "replace these operators in the model, or leave --strict-int8 out"
+        )
+        raise CheckFailedError(
+            f"--strict-int8: expected every operator in int8, found in float for "
+            f"{'; '.join(found)}; {fix}; nothing was written"
         )
 
 

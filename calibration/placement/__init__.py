@@ -44,29 +44,29 @@ class QuantizedGraph:
 def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) -> QuantizedGraph:
     """Return the graph with the Q/DQ pairs of a scheme; ``model`` is left as it is.
 
+    Pairs and quantized weights that it has stay to the letter, the scheme's others are added.
+
     Raises:
         CalibrationError: The table lacks a tensor that the scheme quantizes.
     """
     graph_model = ir.from_proto(model)
-    qdq = Qdq(graph_model.graph, table.ranges, scheme)
-    _PLACEMENTS[scheme.placement](graph_model, qdq)
-    graph_model.graph.sort()
-    drop_unused(graph_model.graph)
-    if scheme.activation_bits == 16:
-        graph_model.opset_imports[""] = max(INT16_OPSET, graph_model.opset_imports[""])
-    proto = ir.to_proto(graph_model)
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise CalibrationError(f"the quantized graph is not valid: {error}") from error
-    return _counted(proto, graph_model)
+    _place(graph_model, table, scheme)
+    return _checked(graph_model)
 
 
-def adopt_qdq(model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
+def adopt_qdq(
+    model: onnx.ModelProto, scheme: QuantScheme, table: RangeTable | None = None
+) -> QuantizedGraph:
     """Take a graph with Q/DQ of its own for a scheme, its scales as they are.
 
     For TensorRT, whose placement is the fused one, biases in int32 become the float32 that they
     stand for: its parser refuses them.
+
+    Args:
+        model: As ``canonical_qdq`` leaves it.
+        scheme: The target's.
+        table: Ranges of the quantized graph, to add what the scheme quantizes and the graph does
+            not; without it that stays float.
 
     Raises:
         GraphError: It is for TensorRT and a zero point is not 0.
@@ -77,7 +77,31 @@ def adopt_qdq(model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
             if node.op_type in {"QuantizeLinear", "DequantizeLinear"}:
                 _make_symmetric(graph_model.graph, node)
         drop_unused(graph_model.graph)
-    return _counted(ir.to_proto(graph_model), graph_model)
+    if table is not None:
+        _place(graph_model, table, scheme)
+    return _checked(graph_model)
+
+
+def _place(graph_model: ir.Model, table: RangeTable, scheme: QuantScheme) -> None:
+    qdq = Qdq(graph_model.graph, table.ranges, scheme)
+    _PLACEMENTS[scheme.placement](graph_model, qdq)
+    graph_model.graph.sort()
+    drop_unused(graph_model.graph)
+    if scheme.activation_bits == 16:
+        graph_model.opset_imports[""] = max(INT16_OPSET, graph_model.opset_imports[""])
+
+
+def _checked(graph_model: ir.Model) -> QuantizedGraph:
+    proto = ir.to_proto(graph_model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise CalibrationError(f"the quantized graph is not valid: {error}") from error
+    compute = [node for node in graph_model.graph if node.op_type in _COMPUTE]
+    left = tuple(
+        node.name or str(node.outputs[0].name) for node in compute if not _reads_int8(node)
+    )
+    return QuantizedGraph(model=proto, quantized=len(compute) - len(left), left_float=left)
 
 
 def _make_symmetric(graph: ir.Graph, node: ir.Node) -> None:
@@ -85,7 +109,8 @@ def _make_symmetric(graph: ir.Graph, node: ir.Node) -> None:
     if zero_point is not None and zero_point.any():
         raise GraphError(
             f"{node.op_type} (node {node.name!r}): its zero point is not 0, TensorRT takes only "
-            "symmetric quantization; export the float model with --calib"
+            "symmetric quantization; quantize activations symmetrically, or export the float model "
+            "with --calib"
         )
     codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
     if codes is None or scale is None or codes.dtype != np.int32:
@@ -102,12 +127,6 @@ def _make_symmetric(graph: ir.Graph, node: ir.Node) -> None:
     graph.register_initializer(value)
     ir.convenience.replace_all_uses_with(end, value)
     graph.remove(node, safe=True)
-
-
-def _counted(proto: onnx.ModelProto, graph_model: ir.Model) -> QuantizedGraph:
-    compute = [node for node in graph_model.graph if node.op_type in _COMPUTE]
-    left = tuple(node.name or "" for node in compute if not _reads_int8(node))
-    return QuantizedGraph(model=proto, quantized=len(compute) - len(left), left_float=left)
 
 
 def _reads_int8(node: ir.Node) -> bool:

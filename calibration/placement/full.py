@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..scheme import QuantParams
-from .qdq import Qdq, constant
+from .qdq import Qdq, constant, is_dequantized, known
 from .weights import weight_axis
 
 # Operators that take a following ReLU into themselves.
@@ -25,6 +25,9 @@ SAME_PARAMS: Final = frozenset(
         "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+
+# Of these, the ones whose every output is one of their inputs' values, or 0.
+_MOVING: Final = SAME_PARAMS - {"AveragePool", "Resize"}
 
 # By the codes' width; a symmetric scheme of 8 bits is of no runtime that fixes them. A 16-bit
 # Softmax is computed in float32.
@@ -53,13 +56,14 @@ _GUARDS: Final = frozenset(
 
 
 def place_full(model: ir.Model, qdq: Qdq) -> None:
-    """Insert the pairs in place."""
+    """Insert the pairs in place; those that the graph has stay as they are."""
     nodes = list(model.graph)
     left_float = _denominators(nodes)
     values = [
         value
         for value in [*model.graph.inputs, *(output for node in nodes for output in node.outputs)]
         if value.dtype == ir.DataType.FLOAT
+        and not is_dequantized(value)
         and not _taken_into_next(value)
         and value not in left_float
     ]
@@ -74,9 +78,17 @@ def place_full(model: ir.Model, qdq: Qdq) -> None:
     for node in nodes:
         _quantize_constants(node, qdq)
     for value in values:
-        qdq.activation(value, params[value])
+        if not _only_quantized(value, qdq):
+            qdq.activation(value, params[value])
     for node, index, wanted in requantized:
         qdq.edge(node, index, wanted)
+
+
+def _only_quantized(value: ir.Value, qdq: Qdq) -> bool:
+    """Whether every reader of a value quantizes it, with the same parameters."""
+    readers = {node.op_type for node, _ in value.uses()}
+    is_output = value.is_graph_output()
+    return readers == {"QuantizeLinear"} and not is_output and qdq.given(value) is not None
 
 
 def _denominators(nodes: list[ir.Node]) -> set[ir.Value]:
@@ -100,13 +112,16 @@ def _denominators(nodes: list[ir.Node]) -> set[ir.Value]:
 def _all_params(
     nodes: list[ir.Node], values: list[ir.Value], qdq: Qdq
 ) -> dict[ir.Value | None, QuantParams]:
-    params: dict[ir.Value | None, QuantParams] = {}
+    given = _given_params(nodes, qdq)
+    params = dict(given)
     bits = qdq.scheme.activation_bits
     fixed = FIXED_OUTPUTS[bits] if bits == 16 or qdq.scheme.activations == "asymmetric" else {}
     for value in values:
         producer = value.producer()
         operator = producer.op_type if producer is not None else ""
         source = producer.inputs[0] if producer is not None and producer.inputs else None
+        if value in given:
+            continue
         if operator in SAME_PARAMS and source in params:
             params[value] = params[source]
         elif operator in fixed:
@@ -118,9 +133,29 @@ def _all_params(
     for node in reversed(nodes):
         if node.op_type in ("Clip", "Concat") and node.outputs[0] in params:
             for source in node.inputs:
-                if source in params and _can_take(source):
+                if source in params and source not in given and _can_take(source):
                     params[source] = params[node.outputs[0]]
     return params
+
+
+def _given_params(nodes: list[ir.Node], qdq: Qdq) -> dict[ir.Value | None, QuantParams]:
+    """Return the parameters that the graph came with.
+
+    What goes through nothing but an operator that moves or chooses values on its way to a pair
+    takes that pair's parameters: rounding and clipping before is then the same as behind.
+    """
+    given: dict[ir.Value | None, QuantParams] = {}
+    for node in reversed(nodes):
+        for value in (*node.outputs, *node.inputs):
+            found = qdq.given(value)
+            if found is not None:
+                given[value] = found
+        source = node.inputs[0] if node.inputs else None
+        end = node.outputs[0]
+        takes = node.op_type in _MOVING and source not in given and _can_take(source)
+        if takes and end in given:
+            given[source] = given[end]
+    return given
 
 
 def _can_take(value: ir.Value | None) -> bool:
@@ -160,7 +195,7 @@ def _is_fusable_activation(node: ir.Node) -> bool:
 
 def _bias_of(add: ir.Node, product: ir.Value) -> ir.Value | None:
     other = add.inputs[1] if add.inputs[0] is product else add.inputs[0]
-    values = constant(other)
+    values = known(other)
     return other if values is not None and values.ndim == 1 else None
 
 
@@ -192,11 +227,14 @@ def _adds_bias(node: ir.Node) -> bool:
 def points(model: ir.Model) -> list[ir.Value]:
     """Return every value that some scheme may quantize: this placement's, and its superset.
 
-    What a fused operator computes on the way to its activation is none: no runtime has it.
+    What a fused operator computes on the way to its activation is none: no runtime has it; nor is
+    what a DequantizeLinear gives: its pair has its parameters.
     """
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     return [
         value
         for value in values
-        if value.dtype == ir.DataType.FLOAT and not _taken_into_next(value)
+        if value.dtype == ir.DataType.FLOAT
+        and not is_dequantized(value)
+        and not _taken_into_next(value)
     ]

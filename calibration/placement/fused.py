@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .qdq import Qdq, constant
+from .qdq import Qdq, is_dequantized, known
 from .weights import weight_axis
 
 
 def place_fused(model: ir.Model, qdq: Qdq) -> None:
-    """Insert the pairs in place."""
+    """Insert the pairs in place; those that the graph has stay as they are."""
     nodes = list(model.graph)
     quantized: dict[str, ir.Value] = {}
     wanted: list[ir.Value] = []
@@ -52,6 +52,8 @@ def place_fused(model: ir.Model, qdq: Qdq) -> None:
 
 def _pair_for(qdq: Qdq, value: ir.Value, computing: set[ir.Node]) -> ir.Value:
     """Put a pair on a value for the weighted nodes that read it; others read it unquantized."""
+    if is_dequantized(value):
+        return value
     readers = [(node, index) for node, index in value.uses() if node in computing and index == 0]
     first, first_index = readers[0]
     qdq.edge(first, first_index, qdq.params(value))
@@ -68,7 +70,9 @@ def _skip_branch(node: ir.Node) -> int | None:
     The branch that ends in a convolution of its own is fused with the addition; the other is the
     skip. Where both do (a projection), the second is taken as the skip.
     """
-    if node.op_type != "Add" or any(constant(value) is not None for value in node.inputs):
+    if node.op_type != "Add" or any(known(value) is not None for value in node.inputs):
+        return None
+    if any(is_dequantized(value) for value in node.inputs):
         return None
     ends = [_ends_in_weights(value) for value in node.inputs]
     if ends == [True, False] or ends == [True, True]:

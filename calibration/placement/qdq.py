@@ -18,6 +18,8 @@ from ..scheme import QuantParams, activation_params, quantize_weights, weight_sc
 class Qdq:
     """One graph's Q/DQ pairs: at most one on a value, shared by all that read it.
 
+    Pairs that the graph came with stay as they are, and their parameters count as the value's.
+
     Attributes:
         graph: Changed in place.
         scheme: How scales are derived.
@@ -29,13 +31,32 @@ class Qdq:
         self._ranges = ranges
         self._constants: dict[str, ir.Value] = {}
         self._as_it_runs: dict[ir.Value, ir.Value] = {}
+        values = (value for node in graph for value in (*node.inputs, *node.outputs))
+        self._taken = {str(value.name) for value in values if value is not None}
+        self._taken |= {str(node.name) for node in graph}
+
+    def given(self, value: ir.Value | None) -> QuantParams | None:
+        """Return the parameters of the pairs that a value already has; None where it has none.
+
+        None, too, where its readers quantize it differently.
+        """
+        node = _given_by(value)
+        return _params_of(node) if node is not None else None
 
     def range(self, value: ir.Value) -> Range:
-        """Return the calibrated range of a value.
+        """Return the range that a value's pairs cover; the calibrated one where it has none.
 
         Raises:
             CalibrationError: The table lacks it.
         """
+        node = _given_by(value)
+        params = _params_of(node) if node is not None else None
+        if node is not None and params is not None:
+            limits = np.iinfo(_signed(constant(node.inputs[2])))
+            lo, hi = (
+                float(code - params.zero_point) * params.scale for code in (limits.min, limits.max)
+            )
+            return Range(lo, hi)
         found = self._ranges.get(value.name or "")
         if found is None:
             raise CalibrationError(
@@ -44,8 +65,8 @@ class Qdq:
         return found
 
     def params(self, value: ir.Value) -> QuantParams:
-        """Return the parameters that the scheme derives from a value's range."""
-        return activation_params(self.range(value), self.scheme)
+        """Return a value's given parameters, or those that the scheme derives from its range."""
+        return self.given(value) or activation_params(self.range(value), self.scheme)
 
     def activation(self, value: ir.Value, params: QuantParams) -> ir.Value:
         """Put a pair on a value; all that read it, the graph's output too, read the pair's end."""
@@ -53,7 +74,8 @@ class Qdq:
         name = str(value.name)
         is_output = value.is_graph_output()
         if is_output:
-            value.name = f"{name}_float"
+            value.name = self._unique(name, "_float") + "_float"
+            self._taken.discard(name)
         end = self._pair(value, params, name if is_output else f"{name}_dequantized")
         for node, index in users:
             node.replace_input_with(index, end)
@@ -77,7 +99,7 @@ class Qdq:
         weights = constant(value)
         if value is None or weights is None or weights.dtype != np.float32:
             return False
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        bias = known(node.inputs[2]) if len(node.inputs) > 2 else None
         scales = weight_scales(weights, axis=axis, bias=bias, input_range=input_range)
         codes = quantize_weights(weights, scales, axis=axis)
         name = f"{value.name}_{node.name}" if len(value.uses()) > 1 else str(value.name)
@@ -130,6 +152,7 @@ class Qdq:
         scale = self._scalar(params.scale, np.dtype(np.float32))
         dtype = self.scheme.activation_dtype
         zero_point = self._scalar(params.zero_point, dtype)
+        name = self._unique(name, "", "_quantized", "_quantize", "_dequantize")
         codes = _value(f"{name}_quantized", ir.DataType.from_numpy(dtype), value.shape)
         end = _value(name, ir.DataType.FLOAT, value.shape)
         quantize = ir.node(
@@ -155,6 +178,7 @@ class Qdq:
         zero_points: NDArray[np.signedinteger[Any]],
         axis: int | None,
     ) -> ir.Value:
+        name = self._unique(name, "_dequantized", "_dequantize", "_int8", "_scale", "_zero_point")
         end = _value(f"{name}_dequantized", ir.DataType.FLOAT, ir.Shape(codes.shape))
         inputs = [
             self._register(f"{name}_{codes.dtype.name}", codes),
@@ -168,10 +192,19 @@ class Qdq:
         self.graph.insert_before(next(iter(self.graph)), node)
         return end
 
+    def _unique(self, name: str, *endings: str) -> str:
+        """Return ``name``, or ``name_2``, ..., with which no ending makes a name that is taken."""
+        unique, count = name, 1
+        while any(f"{unique}{ending}" in self._taken for ending in endings):
+            count += 1
+            unique = f"{name}_{count}"
+        self._taken |= {f"{unique}{ending}" for ending in endings}
+        return unique
+
     def _scalar(self, number: float, dtype: np.dtype[Any]) -> ir.Value:
         key = f"{dtype.name}_{number!r}"
         if key not in self._constants:
-            self._constants[key] = self._register(key, np.asarray(number, dtype))
+            self._constants[key] = self._register(self._unique(key, ""), np.asarray(number, dtype))
         return self._constants[key]
 
     def _register(self, name: str, array: NDArray[np.generic]) -> ir.Value:
@@ -186,7 +219,7 @@ class Qdq:
         return value
 
 
-def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
     """Return the array of a constant value; None for an activation."""
     if value is None or value.const_value is None:
         return None
@@ -198,6 +231,54 @@ def drop_unused(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
+
+
+def known(value: ir.Value | None) -> NDArray[Any] | None:
+    """Return the array of a constant value, dequantized where it is behind a DequantizeLinear."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear":
+        return constant(value)
+    codes, scale, zero_point = (constant(v) for v in node.inputs)
+    if codes is None or scale is None or zero_point is None:
+        return None
+    if scale.size > 1:
+        along = [1] * codes.ndim
+        along[node.attributes.get_int("axis", 1)] = -1
+        scale, zero_point = scale.reshape(along), zero_point.reshape(along)
+    steps = codes.astype(np.float64) - zero_point.astype(np.float64)
+    return np.asarray(steps * scale, np.float32)
+
+
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Return whether a value is what a DequantizeLinear gives."""
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+def _given_by(value: ir.Value | None) -> ir.Node | None:
+    """Return the Q or DQ that says a value's parameters; None where there is none, or several."""
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is not None and is_dequantized(value):
+        return None if constant(producer.inputs[0]) is not None else producer
+    quantizes = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
+    return quantizes[0] if len({_params_of(node) for node in quantizes}) == 1 else None
+
+
+def _params_of(node: ir.Node) -> QuantParams | None:
+    """Return what a Q or DQ of an activation says, in terms of signed codes."""
+    scale, zero_point = constant(node.inputs[1]), constant(node.inputs[2])
+    if scale is None or zero_point is None:
+        return None
+    shift = int(np.iinfo(zero_point.dtype).min) - int(np.iinfo(_signed(zero_point)).min)
+    return QuantParams(float(scale.flat[0]), int(zero_point.flat[0]) - shift)
+
+
+def _signed(zero_point: NDArray[Any] | None) -> np.dtype[Any]:
+    """Return the signed type of a zero point's width."""
+    assert zero_point is not None
+    return np.dtype(f"int{8 * zero_point.dtype.itemsize}")
 
 
 def _value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:

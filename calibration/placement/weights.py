@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .qdq import constant
+from .qdq import known
 
 
 def weight_axis(node: ir.Node) -> int | None:
     """Return the output channels' axis of a node's constant second input; None for no weights."""
     if len(node.inputs) < 2:
         return None
-    weights = constant(node.inputs[1])
-    if weights is None or constant(node.inputs[0]) is not None:
+    weights = known(node.inputs[1])
+    if weights is None or known(node.inputs[0]) is not None:
         return None
     if node.op_type == "Conv":
         return 0

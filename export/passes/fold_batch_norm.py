@@ -19,8 +19,9 @@ def fold_batch_norm(model: ir.Model) -> int:
 
     After a Conv or a Gemm (transB=1, alpha=beta=1) that nothing else reads, its factor goes into
     the weights and the bias; after a product of tokens by weights, which a Reshape to a matrix may
-    follow, into the weights and an Add. Elsewhere it becomes a depthwise Conv, or x * factor +
-    offset where it normalizes no image.
+    follow, into the weights and an Add. Weights that are int8 codes keep them, but for their sign
+    where the factor is negative: it goes into their scales. Elsewhere it becomes a depthwise Conv,
+    or x * factor + offset where it normalizes no image.
 
     Returns:
         How many there were.
@@ -50,17 +51,17 @@ def fold_batch_norm(model: ir.Model) -> int:
             _fold_into_product(model.graph, product, factor, shift)
             folded = node.inputs[0]
             assert folded is not None
-            ir.convenience.replace_all_uses_with(
-                node.outputs[0], folded, replace_graph_outputs=True
-            )
+            final = folded
         elif producer is not None and _foldable(producer):
             _fold(model.graph, producer, factor, shift)
-            ir.convenience.replace_all_uses_with(
-                node.outputs[0], source, replace_graph_outputs=True
-            )
+            final = source
         else:
-            _expand(model.graph, node, source, factor, shift)
+            final = _expand(model.graph, node, source, factor, shift)
+        output = node.outputs[0]
+        ir.convenience.replace_all_uses_with(output, final, replace_graph_outputs=True)
         model.graph.remove(node, safe=True)
+        # It is the normalized value now: ranges go by the name.
+        final.name = output.name
     return len(nodes)
 
 
@@ -107,10 +108,38 @@ def _fold_into_product(
     graph.insert_after(node, add)
 
 
+def _dequantize(value: ir.Value | None) -> ir.Node | None:
+    """Return the DequantizeLinear of symmetric int8 weights that nothing shares."""
+    node = value.producer() if value is not None else None
+    if value is None or node is None or node.op_type != "DequantizeLinear":
+        return None
+    codes, scale, zero_point = (_constant(v) for v in (*node.inputs, None)[:3])
+    if codes is None or scale is None or scale.ndim > 1 or len(value.uses()) > 1:
+        return None
+    symmetric = zero_point is None or not zero_point.any()
+    first = scale.ndim == 0 or node.attributes.get_int("axis", 1) % codes.ndim == 0
+    return node if symmetric and first and codes.min(initial=0) > -128 else None
+
+
+def _bias(node: ir.Node) -> NDArray[np.float64] | None:
+    """Return a bias as float; zeros where there is none, None where it is computed."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None:
+        return np.zeros(1)
+    producer = value.producer()
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return _constant(value)
+    codes, scale = _constant(producer.inputs[0]), _constant(producer.inputs[1])
+    zero_point = _constant(producer.inputs[2]) if len(producer.inputs) > 2 else np.zeros(1)
+    if codes is None or scale is None or zero_point is None:
+        return None
+    return (codes - zero_point) * scale
+
+
 def _foldable(node: ir.Node) -> bool:
-    if node.op_type not in {"Conv", "Gemm"} or _constant(node.inputs[1]) is None:
+    if node.op_type not in {"Conv", "Gemm"} or _bias(node) is None:
         return False
-    if len(node.inputs) > 2 and node.inputs[2] is not None and _constant(node.inputs[2]) is None:
+    if _constant(node.inputs[1]) is None and _dequantize(node.inputs[1]) is None:
         return False
     if node.op_type == "Conv":
         return True
@@ -126,19 +155,47 @@ def _foldable(node: ir.Node) -> bool:
 def _fold(
     graph: ir.Graph, node: ir.Node, factor: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> None:
-    weights = _constant(node.inputs[1])
-    assert weights is not None
-    bias = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    folded = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
+    bias = _bias(node)
+    assert bias is not None
     name = f"{node.inputs[1].name}_folded" if node.inputs[1] is not None else "folded"
-    offset = shift if bias is None else bias * factor + shift
-    new_bias = add_constant(graph, f"{name}_bias", offset)
-    node.replace_input_with(1, add_constant(graph, name, folded))
-    if len(node.inputs) > 2:
-        node.replace_input_with(2, new_bias)
+    weights = _constant(node.inputs[1])
+    if weights is None:
+        _fold_into_scales(graph, node, factor, name)
     else:
+        folded = weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
+        node.replace_input_with(1, add_constant(graph, name, folded))
+    new_bias = add_constant(graph, f"{name}_bias", bias * factor + shift)
+    if len(node.inputs) < 3:
         node.resize_inputs(3)
-        node.replace_input_with(2, new_bias)
+    node.replace_input_with(2, new_bias)
+
+
+def _fold_into_scales(
+    graph: ir.Graph, node: ir.Node, factor: NDArray[np.float64], name: str
+) -> None:
+    """Multiply the scales of int8 weights; a factor of 0 makes codes 0, at the scale they had."""
+    dequantize = _dequantize(node.inputs[1])
+    assert dequantize is not None
+    codes, scale = _constant(dequantize.inputs[0]), _constant(dequantize.inputs[1])
+    assert codes is not None
+    assert scale is not None
+    signed = codes * np.sign(factor).reshape(-1, *[1] * (codes.ndim - 1))
+    scales = np.where(factor == 0.0, scale, scale * np.abs(factor))
+    made = ir.Value(
+        name=f"{name}_dequantized", type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape(codes.shape),
+    )  # fmt: skip
+    inputs = [
+        add_constant(graph, f"{name}_codes", signed, np.int8),
+        add_constant(graph, f"{name}_scale", scales),
+        add_constant(graph, f"{name}_zero_point", np.zeros(scales.shape), np.int8),
+    ]
+    graph.insert_before(
+        node,
+        ir.node("DequantizeLinear", inputs, {"axis": 0}, outputs=[made], name=f"{name}_dequantize"),
+    )
+    node.replace_input_with(1, made)
+    graph.remove(dequantize, safe=True)
 
 
 def _expand(
@@ -147,7 +204,7 @@ def _expand(
     source: ir.Value,
     factor: NDArray[np.float64],
     shift: NDArray[np.float64],
-) -> None:
+) -> ir.Value:
     output = node.outputs[0]
     rank = 4 if source.shape is None else len(source.shape)
     name = output.name or node.name or "batch_norm"
@@ -174,4 +231,4 @@ def _expand(
             ir.node("Add", [scaled, offset], outputs=[final], name=f"{name}_add"),
         ]
     graph.insert_before(node, nodes)
-    ir.convenience.replace_all_uses_with(output, final, replace_graph_outputs=True)
+    return final

@@ -8,18 +8,24 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import onnx
 import pytest
 
 from edgecls.bundle import Bundle
 from edgecls.core.progress import Quiet
 from edgecls.data.images import list_images, select_images
 from edgecls.runtimes import load
+from edgecls.runtimes.preprocess import to_pixels
 from edgecls.workflows.answering import DataOptions
 from edgecls.workflows.drift import DriftOptions, drift
 from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.graph import run_onnx
 from edgecls.workflows.sources import ModelOptions, from_predictor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgecls.core.values import Precision
 
     from ..conftest import Command
@@ -89,6 +95,41 @@ def test_lite0_keeps_its_accuracy(
     assert found["agreement"] >= 96.0
 
 
+def noise(
+    bundles: Sequence[Path], graph: Path, images: Sequence[Path]
+) -> tuple[list[float], list[float]]:
+    """Return how far bundles' logits are from a float graph's, RMS over RMS, and the agreement."""
+    predictors = [load(bundle) for bundle in bundles]
+    preprocess = Bundle(bundles[0]).manifest.preprocess
+    pixels = np.concatenate([to_pixels(image, preprocess)[None] for image in images])
+    expected = run_onnx(onnx.load(graph), preprocess.normalize(pixels))
+    found = [predictor.logits(pixels) for predictor in predictors]
+    return (
+        [float(np.sqrt(((f - expected) ** 2).mean() / (expected**2).mean())) for f in found],
+        [float((f.argmax(1) == expected.argmax(1)).mean()) for f in found],
+    )
+
+
+@pytest.mark.slow
+def test_lite0_in_16x8_is_closer_to_float(
+    edgecls_data: Path, lite0: Path, photos: tuple[Path, Path], tmp_path: Path
+) -> None:
+    options = ExportOptions(
+        source=LITE0, weights=lite0_weights(edgecls_data), targets=("raspberry-pi",),
+        precision="int16x8", calib=photos[0], out=tmp_path,
+    )  # fmt: skip
+    export(options, Quiet())
+    images = sorted(photos[1].rglob("*.*"))[::25]
+    bundles = [lite0 / "raspberry-pi", tmp_path / "raspberry-pi"]
+    (narrow, wide), (_, agreement) = noise(bundles, lite0 / "graphs" / "float.onnx", images)
+
+    artefact = Bundle(bundles[1]).manifest.artefacts[0]
+    assert (artefact.quantized, artefact.left_float) == (60, ())
+    # What is left is the noise of the int8 weights, which both have.
+    assert wide < 0.9 * narrow
+    assert agreement >= 0.95
+
+
 @pytest.mark.slow
 def test_lite0_is_small_and_whole(lite0: Path) -> None:
     manifest = Bundle(lite0 / "raspberry-pi").manifest
@@ -152,28 +193,36 @@ def test_resnet20_keeps_its_accuracy(edgecls_data: Path, tmp_path: Path) -> None
         script = edgecls_data / "cifar10" / "unpack.py"
         subprocess.run([sys.executable, script, part, tmp_path / part], check=True)
     weights = edgecls_data / "weights" / "resnet20-12fca82f.th"
-    export(
-        ExportOptions(
-            source="cifar_resnet20",
-            weights=weights,
-            targets=("raspberry-pi",),
-            calib=tmp_path / "dev_train5000",
-            labels=edgecls_data / "cifar10" / "classes.json",
-            out=tmp_path / "out",
-        ),
-        Quiet(),
-    )
+    precisions: tuple[Precision, ...] = ("int8", "int16x8")
+    for precision in precisions:
+        export(
+            ExportOptions(
+                source="cifar_resnet20",
+                weights=weights,
+                targets=("raspberry-pi",),
+                precision=precision,
+                calib=tmp_path / "dev_train5000",
+                labels=edgecls_data / "cifar10" / "classes.json",
+                out=tmp_path / precision,
+                keep_graphs=tmp_path / "graphs",
+            ),
+            Quiet(),
+        )
     options = DriftOptions(
         reference="cifar_resnet20",
         model=ModelOptions(weights=weights),
         data=DataOptions(data=tmp_path / "dev_test1000"),
     )
-    candidate = from_predictor(load(tmp_path / "out/raspberry-pi"))
-    found = drift(candidate, options, Quiet()).summary()
+    bundles = [tmp_path / precision / "raspberry-pi" for precision in precisions]
+    found = drift(from_predictor(load(bundles[0])), options, Quiet()).summary()
 
     assert found["reference_top1"] == pytest.approx(91.4, abs=0.11)
     assert found["top1_drop"] <= 1.0
     assert found["agreement"] >= 98.0
+    images = sorted((tmp_path / "dev_test1000").rglob("*.png"))[::10]
+    (narrow, wide), (_, agreement) = noise(bundles, tmp_path / "graphs" / "float.onnx", images)
+    assert wide < 0.7 * narrow
+    assert agreement >= 0.98
 
 
 @pytest.mark.slow
