@@ -24,8 +24,8 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         crop: Centre crop in px, a square or (height, width); 0 keeps all. Where the image is
             smaller than the crop it is padded with black.
         interpolation: Pillow's filter of that name.
-        antialias: Whether a smaller image is filtered over all pixels that a new one covers; without
-            it, "bilinear" takes four pixels and "nearest" one, whatever the factor.
+        antialias: Whether a smaller image is filtered over all pixels that a new one covers;
+            without it "bilinear" takes four pixels and "nearest" one, whatever the factor.
         scale: What a pixel's code is divided by.
         mean: Subtracted after the division, one per channel.
         std: Divided by, one per channel: tensor = (pixel / scale - mean) / std.

@@ -143,6 +143,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         layers: Of the candidate's file: those that depart, in the graph's order; where none does,
             those that add the largest errors.
         notes: What could not be compared, and how it could.
+        left_out: Images that some pipeline could not take.
     """
 
     reference: str
@@ -156,6 +157,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     same: tuple[Stage, ...]
     layers: tuple[LayerFinding, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: int = 0
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -132,7 +132,8 @@ class Chain:
             if not len(places):
                 continue
             pixels = {
-                view: np.stack([rows[place] for place in places]) for view, rows in seen.items()
+                view: np.stack([rows[int(place)] for place in places])
+                for view, rows in seen.items()
             }
             known: dict[tuple[int, Preprocess, int], Indices] = {}
             for state in live:
@@ -206,4 +207,5 @@ def _top1(logits: Logits, files: Sequence[ImageFile], places: NDArray[np.intp]) 
             f"a pipeline's logits of {files[places[bad[0]]].name!r} hold NaN or infinity; nothing "
             "can be explained"
         )
-    return logits.argmax(1)
+    found: Indices = logits.argmax(1)
+    return found

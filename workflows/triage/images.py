@@ -26,21 +26,37 @@ def stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix()
 
 
-def by_stem(names: Sequence[str]) -> dict[str, str]:
-    """Return names by their stems.
+def by_stem(names: Sequence[str], depth: int) -> dict[str, str]:
+    """Return names by the last ``depth`` parts of their stems: folders above are another machine's.
 
     Raises:
         DataError: Two names have the same one.
     """
     found: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(stem(name), name)
+        key = PurePosixPath(*PurePosixPath(stem(name)).parts[-depth:]).as_posix()
+        other = found.setdefault(key, name)
         if other != name:
             raise DataError(
-                f"{other!r} and {name!r} differ only in their ending: which of them a re-encoded "
-                "file was made from cannot be told; keep one"
+                f"{other!r} and {name!r} have the same name but for the folder above or the "
+                "ending: which of them a re-encoded file was made from cannot be told; keep one"
             )
     return found
+
+
+def find_names(wanted: Sequence[str], known: Sequence[str]) -> list[str | None]:
+    """Return for each wanted name the known one that is it, or is it with another ending; or None.
+
+    Raises:
+        DataError: Two known names would do.
+    """
+    exact = set(known)
+    depths = [len(PurePosixPath(name).parts) for name in wanted]
+    stems = {depth: by_stem(known, depth) for depth in set(depths)}
+    return [
+        name if name in exact else stems[depth].get(stem(name))
+        for name, depth in zip(wanted, depths, strict=True)
+    ]
 
 
 def originals_of(
@@ -52,9 +68,8 @@ def originals_of(
         DataError: Two originals differ only in their ending.
     """
     known = {image.name: image for image in originals}
-    stems = by_stem(list(known))
-    names = [image.name if image.name in known else stems.get(stem(image.name)) for image in images]
-    return tuple(None if name is None else known[name] for name in names)
+    found = find_names([image.name for image in images], list(known))
+    return tuple(None if name is None else known[name] for name in found)
 
 
 def encoding(images: Sequence[ImageFile]) -> str:
@@ -83,5 +98,5 @@ def jpeg_quality(image: Image.Image) -> int | None:
     tables = getattr(image, "quantization", None)
     if not tables:
         return None
-    share = sum(tables[0]) / _BASE_SUM
+    share = float(sum(tables[0])) / _BASE_SUM
     return round(min(100.0, max(1.0, 50 / share if share > 1 else 100 - 50 * share)))
