@@ -77,15 +77,13 @@ def _print_layers(layers: tuple[LayerFinding, ...]) -> None:
         left = heading in {"layer", "operator"}
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for layer in layers:
+        scales = (layer.scale, layer.planned_scale)
         errors = (layer.error, layer.planned_error, layer.inputs_error)
         table.add_row(
             _text(layer.name),
             layer.operator,
             *(f"{100 * error:.2f} %" for error in errors),
-            *(
-                "-" if scale is None else f"{scale:.4g}"
-                for scale in (layer.scale, layer.planned_scale)
-            ),
+            *("-" if scale is None else f"{scale:.4g}" for scale in scales),
             style="red" if departs else "",
         )
     out.print(table)

@@ -132,7 +132,7 @@ class Chain:
             if not len(places):
                 continue
             pixels = {
-                view: np.stack([rows[int(place)] for place in places])
+                view: np.stack([rows[place] for place in places.tolist()])
                 for view, rows in seen.items()
             }
             known: dict[tuple[int, Preprocess, int], Indices] = {}

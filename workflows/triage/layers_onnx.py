@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -130,17 +130,20 @@ def _points(graph: ir.Graph, known: Mapping[str, object]) -> dict[str, ir.Value]
 def _parameters(value: ir.Value) -> _Point:
     """Return with what the first reader quantizes a value."""
     reader = next(use.node for use in value.uses() if use.node.op_type == "QuantizeLinear")
-    scale, zero_point = (item and item.const_value for item in reader.inputs[1:3])
-    assert scale is not None
-    assert zero_point is not None, "the project's placement writes zero points"
-    zero = zero_point.numpy()
+    scale, zero = (_constant(item) for item in reader.inputs[1:3])
     limits = np.iinfo(zero.dtype)
     return _Point(
-        scale=float(scale.numpy().ravel()[0]),
+        scale=float(scale.ravel()[0]),
         zero_point=int(zero.ravel()[0]),
         lowest=int(limits.min),
         highest=int(limits.max),
     )
+
+
+def _constant(value: ir.Value | None) -> NDArray[Any]:
+    assert value is not None
+    assert value.const_value is not None, "the project's placement writes scales and zero points"
+    return value.const_value.numpy()
 
 
 def _read_by(value: ir.Value) -> set[str]:

@@ -95,14 +95,15 @@ def _isolate(data: bytes, known: set[int]) -> _Isolated:
     own: dict[int, int] = {}
     producers: dict[int, Any] = {}
     for operator in graph.operators:
-        for place, tensor in enumerate(operator.outputs):
-            producers[int(tensor)] = operator
-            if int(tensor) in known:
+        outputs = [int(tensor) for tensor in operator.outputs]
+        for tensor in outputs:
+            producers[tensor] = operator
+            if tensor in known:
                 made = copy.copy(graph.tensors[tensor])
                 made.name = f"{_text(made.name)}/own"
-                own[int(tensor)] = len(graph.tensors)
+                own[tensor] = len(graph.tensors)
                 graph.tensors.append(made)
-                operator.outputs[place] = own[int(tensor)]
+        operator.outputs = np.asarray([own.get(tensor, tensor) for tensor in outputs], np.int32)
     source = {int(tensor) for tensor in graph.inputs}
     graph.inputs = np.asarray(sorted(source | set(own)), np.int32)
     graph.outputs = np.asarray(list(own.values()), np.int32)
