@@ -36,7 +36,7 @@ def print_explanation(found: Explanation, *, as_json: bool) -> None:
             heading, justify="right" if right else "left", no_wrap=right or heading == "stage"
         )
     for stage in found.stages:
-        style = "red" if stage.blamed else ""
+        style = "red" if stage in found.blamed else ""
         cells = [_text(stage.stage), _text(stage.expected), _text(stage.found)]
         alone = "" if stage.alone is None else f"{stage.alone.points:.2f}"
         table.add_row(*cells, f"{stage.cost.points:.2f}", _interval(stage.cost), alone, style=style)

@@ -82,9 +82,9 @@ class StageFinding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     alone: Cost | None = None
 
     @property
-    def blamed(self) -> bool:
-        """Whether the data show that this stage costs something, in the chain or alone."""
-        return self.cost.shown or (self.alone is not None and self.alone.shown)
+    def own(self) -> Cost:
+        """What it costs for itself: alone where that is known, else in the chain."""
+        return self.cost if self.alone is None else self.alone
 
     def sentence(self) -> str:
         """Return e.g. "channel order: expected RGB, found BGR: costs 31.2 points [28.0, 34.5]"."""
@@ -162,15 +162,17 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def blamed(self) -> tuple[StageFinding, ...]:
-        """The stages of which the data show that they cost something, the most costly first."""
-        found = [stage for stage in self.stages if stage.blamed]
-        return tuple(sorted(found, key=lambda stage: -_points(stage)))
+        """The stages of which the data show that they cost something, the most costly first.
+
+        A stage counts by its own cost: behind another's fault an honest stage may lose answers that
+        had become close. Only where none costs anything for itself do the costs in the chain count.
+        """
+        found = [stage for stage in self.stages if stage.own.shown]
+        if found:
+            return tuple(sorted(found, key=lambda stage: -stage.own.points))
+        found = [stage for stage in self.stages if stage.cost.shown]
+        return tuple(sorted(found, key=lambda stage: -stage.cost.points))
 
     def to_json(self) -> bytes:
         """Return the explanation as JSON, indented, ending with a newline."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
-
-
-def _points(stage: StageFinding) -> float:
-    alone = stage.alone.points if stage.alone is not None else 0.0
-    return max(stage.cost.points, alone)

@@ -16,9 +16,13 @@ from ...runtimes.images import open_image, read_regular_file
 
 _LOOKED_AT: Final = 16
 
-# The sum of libjpeg's luminance table at quality 50, from which it scales all others (ITU-T T.81,
-# table K.1).
-_BASE_SUM: Final = 3688
+# The luminance table from which libjpeg scales all others: ITU-T T.81, table K.1.
+_BASE: Final = (
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+)  # fmt: skip
 
 
 def stem(name: str) -> str:
@@ -90,13 +94,17 @@ def encoding(images: Sequence[ImageFile]) -> str:
 
 
 def jpeg_quality(image: Image.Image) -> int | None:
-    """Return the quality (1..100) for which libjpeg writes about this image's table; else None.
+    """Return the quality (1..100) whose table in libjpeg is nearest to this image's, else None.
 
-    Source: libjpeg's jpeg_quality_scaling: a table is the base one times 50 / q below quality 50,
-    times (2 - q / 50) above.
+    Source: libjpeg, jpeg_quality_scaling and jpeg_add_quant_table.
     """
     tables = getattr(image, "quantization", None)
     if not tables:
         return None
-    share = float(sum(tables[0])) / _BASE_SUM
-    return round(min(100.0, max(1.0, 50 / share if share > 1 else 100 - 50 * share)))
+    wanted = sum(tables[0])
+    return min(range(1, 101), key=lambda quality: abs(_table_sum(quality) - wanted))
+
+
+def _table_sum(quality: int) -> int:
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return sum(min(max((entry * percent + 50) // 100, 1), 255) for entry in _BASE)

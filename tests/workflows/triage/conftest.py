@@ -17,10 +17,15 @@ import torch
 from edgecls.bundle import Bundle, Draft, write_bundles
 from edgecls.bundle.manifest import Manifest
 from edgecls.core.progress import Quiet
+from edgecls.drift.explanation import Explanation
 from edgecls.models import load_model
+from edgecls.runtimes import load
 from edgecls.runtimes.preprocess import to_pixels
 from edgecls.training import save_weights, train_classifier
+from edgecls.workflows.answering import DataOptions
 from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.sources import ModelOptions, from_predictor
+from edgecls.workflows.triage import ExplainOptions, explain
 
 HERE = Path(__file__).parent
 SOURCE = "signs_model:signs"
@@ -58,6 +63,25 @@ class Signs:
 
     def bundle(self, target: str = "raspberry-pi") -> Path:
         return self.root / "bundles" / target
+
+    @property
+    def graph(self) -> Path:
+        """The float graph: as a reference it needs no export, so that tests are short."""
+        return self.root / "graphs" / "float.onnx"
+
+    def explained(self, candidate: Path, **changed: Any) -> Explanation:
+        """Explain a candidate by the float graph, or by what ``changed`` says."""
+        data = changed.pop("data", self.judged)
+        options = ExplainOptions(
+            **{
+                "reference": str(self.graph),
+                "model": ModelOptions(preprocess=str(self.preprocess)),
+                "labels": self.labels,
+                "data": DataOptions(data=data),
+                **changed,
+            }
+        )
+        return explain(from_predictor(load(candidate, allow_fallback=True)), options, Quiet())
 
     def arguments(self) -> list[object]:
         """Return the options that say what the reference is."""
@@ -110,7 +134,7 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signs]:
             ExportOptions(
                 source=SOURCE, weights=root / "signs.safetensors", preprocess=str(toml),
                 targets=("raspberry-pi", "jetson"), out=root / "bundles",
-                calib=root / "calibration", labels=labels,
+                calib=root / "calibration", labels=labels, keep_graphs=root / "graphs",
             ),
             Quiet(),
         )  # fmt: skip
