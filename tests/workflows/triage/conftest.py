@@ -52,7 +52,7 @@ class Signs:
         weights: Of ``SOURCE``.
         preprocess: A TOML file.
         labels: The class names in the model's order.
-        judged: 240 images as PNG files.
+        judged: 160 images as PNG files.
     """
 
     root: Path
@@ -117,7 +117,7 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signs]:
     labels.write_text("\n".join(drawing.CLASSES) + "\n")
     images, classes = drawing.draw(800, 0)
     drawing.write(images[:64], classes[:64], root / "calibration")
-    drawing.write(*drawing.draw(240, 1), root / "judged")
+    drawing.write(*drawing.draw(160, 1), root / "judged")
     sys.path.insert(0, str(HERE))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import numpy_helper
 
 from edgecls.bundle import Bundle
+from edgecls.export.tflite.writer import aligned_buffer, packed
 
 from .conftest import drawing
 
@@ -33,12 +33,12 @@ def stage_of(found: Explanation, name: str) -> StageFinding:
     return next(stage for stage in found.stages if stage.stage == name)
 
 
-@pytest.mark.parametrize("target", ["raspberry-pi", "jetson"])
+@pytest.mark.parametrize("target", ["raspberry-pi", pytest.param("jetson", marks=pytest.mark.slow)])
 def test_an_honest_bundle_blames_nothing(signs: Signs, target: str) -> None:
     found = signs.explained(signs.bundle(target))
 
     assert found.measure == "top1"
-    assert found.images == 240
+    assert found.images == 160
     assert found.reference_percent >= 98
     assert blamed(found) == []
     assert {"data", "channel order", "resize and crop", "normalisation", "label map"} <= set(
@@ -92,22 +92,26 @@ def test_the_costs_of_several_faults_add_up_and_each_is_seen(signs: Signs, tmp_p
     assert sum(stage.cost.points for stage in found.stages) == pytest.approx(found.total.points)
 
 
-def scale_of(data: bytes, tensor: str) -> float:
-    graph = schema.ModelT.InitFromPackedBuf(data).subgraphs[0]
-    found = [t.quantization.scale[0] for t in graph.tensors if t.name.decode() == tensor]
-    return float(found[0])
-
-
 def with_scale(data: bytes, tensor: str, factor: float) -> bytes:
-    """Return a TFLite file in which four bytes differ: the scale of one tensor."""
-    scale = scale_of(data, tensor)
-    before, after = struct.pack("<f", scale), struct.pack("<f", scale * factor)
-    assert data.count(before) == 1
-    return data.replace(before, after)
+    """Return a TFLite file in which one number differs: the scale of one tensor."""
+    model = schema.ModelT.InitFromPackedBuf(data)
+    (found,) = [t for t in model.subgraphs[0].tensors if t.name.decode() == tensor]
+    found.quantization.scale = np.asarray(found.quantization.scale * factor, np.float32)
+    for index, buffer in enumerate(model.buffers):
+        content = None if buffer.data is None else np.asarray(buffer.data, np.uint8)
+        model.buffers[index] = aligned_buffer(content)
+    return packed(model, len(data))
 
 
-@pytest.mark.parametrize("factor", [0.125, 16.0])
-@pytest.mark.parametrize("tensor", ["relu", "relu_1"])
+@pytest.mark.parametrize(
+    ("tensor", "factor"),
+    [
+        ("relu_1", 0.125),
+        pytest.param("relu_1", 16.0, marks=pytest.mark.slow),
+        pytest.param("relu_2", 0.125, marks=pytest.mark.slow),
+        pytest.param("relu_2", 16.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_wrong_scale_in_a_tflite_file(
     signs: Signs, tmp_path: Path, tensor: str, factor: float
 ) -> None:
@@ -126,6 +130,7 @@ def test_a_wrong_scale_in_a_tflite_file(
     assert first.scale / first.planned_scale == pytest.approx(factor, rel=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.125, 100.0])
 def test_a_wrong_scale_in_an_onnx_file(signs: Signs, tmp_path: Path, factor: float) -> None:
     def change(data: bytes) -> bytes:
@@ -149,6 +154,7 @@ def test_a_wrong_scale_in_an_onnx_file(signs: Signs, tmp_path: Path, factor: flo
     assert found.layers[0].name == "relu_1"
 
 
+@pytest.mark.slow
 def test_other_weights(signs: Signs, tmp_path: Path) -> None:
     """A file whose weights were damaged: the scales are right, the codes of one layer are not."""
 
@@ -189,10 +195,11 @@ def test_lossy_data_against_the_originals(signs: Signs, tmp_path: Path) -> None:
 
     assert blamed(found) == ["data"]
     assert only.expected == "PNG"
-    assert only.found == "JPEG, quality about 5; 240 of 240 files differ"
+    assert only.found == "JPEG, quality about 5; 160 of 160 files differ"
     assert only.cost.points >= 20
 
 
+@pytest.mark.slow
 def test_a_mild_loss_costs_nothing(signs: Signs, tmp_path: Path) -> None:
     mild = drawing.reencode(signs.judged, tmp_path / "mild", 95)
     found = signs.explained(signs.bundle(), data=mild, originals=signs.judged)
