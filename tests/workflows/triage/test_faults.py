@@ -93,10 +93,12 @@ def test_the_costs_of_several_faults_add_up_and_each_is_seen(signs: Signs, tmp_p
 
 
 def with_scale(data: bytes, tensor: str, factor: float) -> bytes:
-    """Return a TFLite file in which one number differs: the scale of one tensor."""
+    """Return a TFLite file with another scale of one tensor, and of the PAD that shares it."""
     model = schema.ModelT.InitFromPackedBuf(data)
-    (found,) = [t for t in model.subgraphs[0].tensors if t.name.decode() == tensor]
-    found.quantization.scale = np.asarray(found.quantization.scale * factor, np.float32)
+    tensors = {item.name.decode(): item for item in model.subgraphs[0].tensors}
+    for item in (tensors[tensor], tensors.get(f"{tensor}_pad")):
+        if item is not None:
+            item.quantization.scale = np.asarray(item.quantization.scale * factor, np.float32)
     for index, buffer in enumerate(model.buffers):
         content = None if buffer.data is None else np.asarray(buffer.data, np.uint8)
         model.buffers[index] = aligned_buffer(content)
