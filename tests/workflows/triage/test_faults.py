@@ -13,7 +13,10 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import numpy_helper
 
 from edgecls.bundle import Bundle
+from edgecls.calibration.table_file import write_table
+from edgecls.core.progress import Quiet
 from edgecls.export.tflite.writer import aligned_buffer, packed
+from edgecls.workflows.calibrate import CalibrateOptions, calibrate_model
 
 from .conftest import drawing
 
@@ -216,3 +219,23 @@ def test_manifest_is_what_the_faults_are_in(signs: Signs, tmp_path: Path) -> Non
     bundle.verify()
 
     assert bundle.manifest.preprocess == PREPROCESS
+
+
+def test_the_bundles_own_table_gives_the_very_file_that_ships(signs: Signs, tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    made = calibrate_model(
+        CalibrateOptions(
+            source=str(signs.graph), data=signs.root / "calibration", images=64,
+            preprocess=str(signs.preprocess),
+        ),
+        Quiet(),
+    )  # fmt: skip
+    write_table(table, made)
+    honest = signs.explained(signs.bundle(), calib_table=table)
+    slightly = signs.faulty(tmp_path / "b", change=lambda data: with_scale(data, "relu_1", 1.02))
+    found = signs.explained(slightly, calib_table=table)
+
+    assert "file" in honest.same
+    assert stage_of(found, "file").expected.startswith("relu_1 with scale")
+    assert "(1.02 times)" in stage_of(found, "file").found
+    assert found.blamed == ()
