@@ -12,7 +12,9 @@ from .config import config_option
 from .options import backend_options, workstation
 
 if TYPE_CHECKING:
+    from ..core.progress import Progress
     from ..drift.budgets import Budgets
+    from ..workflows.answering import DataOptions
     from ..workflows.sources import ModelOptions, Source
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -57,6 +59,18 @@ _BUDGETS: Final = (
     "--looks", type=int, default=1, show_default=True,
     help="How often you may look, with more images each time; they share the risk.",
 )  # fmt: skip
+@click.option(
+    "--explain", is_flag=True,
+    help="Say which stage, and which layers, the drop comes from; judge nothing.",
+)  # fmt: skip
+@click.option("--labels", type=_FILE, help="For --explain: the reference's class names.")
+@click.option(
+    "--reference-data", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="For --explain: the reference's images, where --data are re-encoded ones.",
+)  # fmt: skip
+@click.option(
+    "--calib-table", type=_FILE, help="For --explain: the table that BUNDLE was calibrated with."
+)
 @click.option("--plan", is_flag=True, help="Say how many images the budgets need; run nothing.")
 @click.option(
     "--discordance", type=float, default=1.5, show_default=True, metavar="PERCENT",
@@ -96,6 +110,7 @@ def command(
     timed: int | None,
     as_json: bool,
     reports: tuple[Path, ...],
+    explain: bool,
     plan: bool,
     discordance: float,
     true_drop: float,
@@ -138,6 +153,13 @@ def command(
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
     scale = Scale(**{name: options[name] for name in ("workers", "ray", "resume")})
     progress = TerminalProgress(quiet=as_json)
+    for name in ("labels", "reference_data", "calib_table"):
+        if options[name] and not explain:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --explain")
+    if explain:
+        if len(bundle) > 1 or save_baseline or reports:
+            raise click.UsageError("--explain takes one BUNDLE, and neither keeps nor reports")
+        return _explain(sources[0], reference, baseline, model, data, options, progress, as_json)
     if len(bundle) > 1:
         if reference or baseline or save_baseline or timed or _is_set("min_agreement"):
             raise click.UsageError(
@@ -181,6 +203,27 @@ def _plan(budgets: Budgets, discordance: float, true_drop: float, as_json: bool)
         rows = plan(budgets, discordance=discordance, true_drop=true_drop)
     drift_output.print_plan(rows, budgets, discordance, true_drop, as_json=as_json)
     return 0
+
+
+def _explain(
+    candidate: Source, reference: str | None, baseline: Path | None, model: ModelOptions,
+    data: DataOptions, options: dict[str, Any], progress: Progress, as_json: bool,
+) -> int:  # fmt: skip
+    from .drift_explain import print_explanation
+
+    with workstation():
+        from ..workflows.triage import ExplainOptions, explain
+    found = explain(
+        candidate,
+        ExplainOptions(
+            reference=reference, baseline=baseline, model=model, data=data,
+            originals=options["reference_data"], labels=options["labels"],
+            calib_table=options["calib_table"],
+        ),
+        progress,
+    )  # fmt: skip
+    print_explanation(found, as_json=as_json)
+    return 4 if found.left_out else 0
 
 
 def _is_set(name: str) -> bool:

@@ -102,6 +102,12 @@ class ArtefactBuilder:
             all_built.append(_engine_artefact(primary, engine))
         return tuple(all_built), steps
 
+    def primary(self, target: Target, precision: Precision) -> Built:
+        """Return the file that ships to a target, without what stands beside it; see ``build``."""
+        if target.ships == "tflite":
+            return self.build(target, precision)[0][0]
+        return self._once(f"onnx-{precision}-{target.scheme}", target, precision)[0]
+
     def _once(
         self, key: str, target: Target, precision: Precision
     ) -> tuple[Built, tuple[StepCheck, ...]]:

@@ -68,6 +68,7 @@ class Live:
         classes: Its outputs.
         labels: Their names, where known.
         logits: From pixels (N, H, W, C) to logits (N, classes).
+        predictor: What runs, where the source is a bundle.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Live:
     classes: int
     labels: Labels | None
     logits: Callable[[Pixels], Logits]
+    predictor: Predictor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,7 @@ def from_predictor(predictor: Predictor) -> Live:
         classes=manifest.num_classes,
         labels=_labels(manifest.labels, manifest.synsets),
         logits=predictor.logits,
+        predictor=predictor,
     )
 
 
