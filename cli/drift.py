@@ -135,7 +135,7 @@ def command(
     budgets = Budgets(**{name: options.pop(name) for name in _BUDGETS})
     budgets.check()
     for path in reports:
-        check_report_path(path, judged=len(bundle) < 2)
+        check_report_path(path, judged=len(bundle) < 2 and not explain)
     if plan:
         return _plan(budgets, discordance, true_drop, as_json)
     if not bundle:
@@ -157,9 +157,11 @@ def command(
         if options[name] and not explain:
             raise click.UsageError(f"--{name.replace('_', '-')} is for --explain")
     if explain:
-        if len(bundle) > 1 or save_baseline or reports:
-            raise click.UsageError("--explain takes one BUNDLE, and neither keeps nor reports")
-        return _explain(sources[0], reference, baseline, model, data, options, progress, as_json)
+        if len(bundle) > 1 or save_baseline or timed:
+            raise click.UsageError("--explain takes one BUNDLE, and neither keeps nor times")
+        return _explain(
+            sources[0], reference, baseline, model, data, options, progress, reports, as_json
+        )
     if len(bundle) > 1:
         if reference or baseline or save_baseline or timed or _is_set("min_agreement"):
             raise click.UsageError(
@@ -207,11 +209,13 @@ def _plan(budgets: Budgets, discordance: float, true_drop: float, as_json: bool)
 
 def _explain(
     candidate: Source, reference: str | None, baseline: Path | None, model: ModelOptions,
-    data: DataOptions, options: dict[str, Any], progress: Progress, as_json: bool,
+    data: DataOptions, options: dict[str, Any], progress: Progress, reports: tuple[Path, ...],
+    as_json: bool,
 ) -> int:  # fmt: skip
     from .drift_explain import print_explanation
 
     with workstation():
+        from ..reports import write_explanation
         from ..workflows.triage import ExplainOptions, explain
     found = explain(
         candidate,
@@ -222,6 +226,8 @@ def _explain(
         ),
         progress,
     )  # fmt: skip
+    for path in reports:
+        write_explanation(found, path)
     print_explanation(found, as_json=as_json)
     return 4 if found.left_out else 0
 
