@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 def answers(pi: VirtualPi, bundle: Path, data: Path, out: Path) -> tuple[Logits, Logits]:
-    """Return the logits (images, classes) of the Pi, as its own command writes them, and of here."""
+    """Return the logits (images, classes) of the Pi, as its command writes them, and of here."""
     done = pi.run(
         ["edgecls", "predict", str(bundle), "--data", str(data), "--save-logits", str(out)]
     )
