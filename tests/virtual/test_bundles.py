@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecls.bundle import Bundle
 from edgecls.core.files import sha256_file
 from edgecls.core.progress import Quiet
 from edgecls.core.values import CALIBRATED, Logits, relative_difference
@@ -114,8 +113,7 @@ def test_a_transformer_gives_the_same_classes(
     )
     there, here = answers(pi5, bundle, pictures, tmp_path / "logits")
 
-    scale = next(a for a in Bundle(bundle).manifest.artefacts).output.scale
-    assert scale is not None
+    scale = np.diff(np.unique(here)).min()
     steps = np.abs(np.rint((there - here) / scale)).max()
     # Float islands (LayerNorm) round differently, and its codes carry that on.
     assert steps <= 8
