@@ -30,6 +30,9 @@ COMMANDS: Final = {
     "inspect": "Say what is in a bundle.",
     "verify": "Check a bundle: hashes, schema, golden samples.",
     "doctor": "Say what this machine can export and run, and what is missing.",
+    "device create": "Make a Raspberry Pi that runs here, emulated.",
+    "device list": "Say which virtual devices there are.",
+    "device run": "Run edgecls or python3 on a virtual device.",
     "demo": "Train LeNet-5 on digits, export it, and show all that follows.",
 }
 

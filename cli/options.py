@@ -63,6 +63,8 @@ def open_predictor(
             allow_fallback=allow_fallback,
             threads=threads,
         )
+    if predictor.problem is not None:
+        click.echo(f"note: {predictor.problem}", err=True)
     if predictor.fell_back:
         click.echo(f"note: simulated with {predictor.backend}: {predictor.fell_back}", err=True)
     return predictor

@@ -24,8 +24,8 @@ def command(
 ) -> int:
     """Check BUNDLE: every file's hash, the schema, and the golden samples on this machine.
 
-    Exit code 0: all as exported; 1: this machine computes something else, and which step does;
-    4: the bundle is damaged.
+    Exit code 0: all as exported; 1: this machine computes something else, and which step does, or
+    computes it without the kernels that it should have; 4: the bundle is damaged.
     """
     from pathlib import Path
 
@@ -48,7 +48,8 @@ def command(
         return 0 if found.passed else 1
     out = console()
     out.print(f"{len(opened.manifest.files)} files as exported")
-    out.print(f"{found.artefact} ({found.precision}) on {found.backend}\n")
+    runs_on = ", ".join(f"{key} {value}" for key, value in found.description.items())
+    out.print(f"{found.artefact} ({found.precision}) on {found.backend}: {runs_on}\n")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("sample", "pixels", "logits", "limit", "result"):
         table.add_column(heading)
@@ -62,5 +63,7 @@ def command(
             sample.state + (f" ({sample.step}): {sample.message}" if sample.message else ""),
         )
     out.print(table)
+    if found.problem is not None:
+        out.print(f"\n{found.problem}", markup=False)
     out.print("\n[bold green]passed[/]" if found.passed else "\n[bold red]failed[/]")
     return 0 if found.passed else 1

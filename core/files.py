@@ -21,6 +21,15 @@ _ATTEMPTS: Final = 100
 _OLD: Final = ".old.tmp"
 
 
+CACHE_VARIABLE: Final = "EDGECLS_CACHE"
+
+
+def cache_folder(name: str) -> Path:
+    """Return where something is kept: ``$EDGECLS_CACHE/NAME`` or ``~/.cache/edgecls/NAME``."""
+    root = os.environ.get(CACHE_VARIABLE)
+    return (Path(root) if root else Path.home() / ".cache" / "edgecls") / name
+
+
 def sha256_bytes(data: bytes) -> str:
     """Return the SHA-256 of ``data`` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

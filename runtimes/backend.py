@@ -61,6 +61,7 @@ class Backend(ABC):
         input_size: (height, width) in px.
         classes: How many logits come out.
         description: For humans: versions, the device, what computes.
+        problem: What is wrong with this machine though the answers are right, else None.
     """
 
     layout: ClassVar[Literal["NHWC", "NCHW"]]
@@ -90,6 +91,7 @@ class Backend(ABC):
         """
         self.name: BackendName = name
         self.description: dict[str, str] = {}
+        self.problem: str | None = None
         self.input_size, self.classes = _check(self.layout, preprocess, source, result)
         self._source = source
         self._result = result

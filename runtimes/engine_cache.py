@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from ..core.errors import MissingError
-from ..core.files import sha256_bytes, write_atomic
-
-CACHE_VARIABLE: Final = "EDGECLS_CACHE"
+from ..core.files import CACHE_VARIABLE, cache_folder, sha256_bytes, write_atomic
 
 
 class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +50,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or _default_folder()
+        self.folder = folder or cache_folder("engines")
 
     def get(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
         """Return the engine of ``key``; where it is not there, or damaged, build and keep it.
@@ -110,8 +106,3 @@ class EngineCache:
             f"the engine cache {self.folder} cannot be written ({error.strerror}); "
             f"set {CACHE_VARIABLE} to a folder that can"
         )
-
-
-def _default_folder() -> Path:
-    root = os.environ.get(CACHE_VARIABLE)
-    return (Path(root) if root else Path.home() / ".cache" / "edgecls") / "engines"

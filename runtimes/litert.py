@@ -60,11 +60,18 @@ class LiteRTBackend(Backend):
         self._input_index: int = inputs[0]["index"]
         self._output_index: int = outputs[0]["index"]
         super().__init__(name, preprocess, _native(inputs[0]), _native(outputs[0]))
+        delegated = self._delegated()
         self.description = {
             "library": f"{_LIBRARIES[name][0]} {version}",
-            "xnnpack": "yes" if self._delegated() else "no: slower kernels",
+            "xnnpack": "yes" if delegated else "no: slower kernels",
             "threads": str(options.threads or 1),
         }
+        # 16x8 has reference kernels only.
+        if name == "litert" and not delegated and options.precision != "int16x8":
+            self.problem = (
+                "XNNPACK did not load, LiteRT computes with slower kernels: it reads "
+                "/proc/cpuinfo and /sys/devices/system/cpu, which a container or a chroot must have"
+            )
 
     @classmethod
     def check(cls, name: BackendName) -> str:

@@ -48,6 +48,7 @@ class Predictor:
         artefact: The file of it that runs.
         backend: What runs it.
         description: For humans: library, version, device.
+        problem: What is wrong with this machine though the answers are right, else None.
         fell_back: Why another backend than the target's own runs, else None.
         threads: That it was given; None where the runtime chose.
     """
@@ -59,6 +60,7 @@ class Predictor:
         self.artefact: Artefact = choice.artefact
         self.backend: BackendName = choice.backend
         self.description = backend.description
+        self.problem = backend.problem
         self.fell_back = choice.fell_back
         self.threads = threads
         self._backend = backend

@@ -49,20 +49,24 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         backend: What ran it.
         precision: Of what ran.
         artefact: The file that ran.
+        description: Of the backend: library, version, device.
         fell_back: Why it is a simulation, else None.
+        problem: What is wrong with this machine though the answers are right, else None.
         samples: One result for each golden sample.
     """
 
     backend: BackendName
     precision: Precision
     artefact: str
+    description: dict[str, str]
     fell_back: str | None
+    problem: str | None
     samples: tuple[SampleResult, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no sample failed."""
-        return all(sample.state != "failed" for sample in self.samples)
+        """Whether no sample failed, and nothing is wrong with this machine."""
+        return self.problem is None and all(sample.state != "failed" for sample in self.samples)
 
 
 def verify(predictor: Predictor) -> Verification:
@@ -82,7 +86,9 @@ def verify(predictor: Predictor) -> Verification:
         backend=predictor.backend,
         precision=predictor.precision,
         artefact=predictor.artefact.path,
+        description=dict(predictor.description),
         fell_back=predictor.fell_back,
+        problem=predictor.problem,
         samples=tuple(_check(bundle, predictor, sample) for sample in bundle.manifest.golden),
     )
 

@@ -11,6 +11,7 @@ import pytest
 from edgecls.bundle import Bundle, write_bundle
 from edgecls.core.errors import BackendUnavailableError, BundleError
 from edgecls.runtimes import load
+from edgecls.runtimes.litert import LiteRTBackend
 from edgecls.runtimes.preprocess import pixels_from_png, pixels_to_png
 from edgecls.runtimes.verify import verify
 
@@ -32,6 +33,17 @@ def moved(path: Path, *, by: int) -> bytes:
     value = int(pixels[3, 4, 1])
     pixels[3, 4, 1] = value + by if value + by <= 255 else value - by
     return pixels_to_png(pixels)
+
+
+def test_missing_kernels_are_a_failure(pi_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiteRTBackend, "_delegated", lambda self: False)
+
+    found = verify(load(pi_bundle, precision="fp32"))
+
+    assert not found.passed
+    assert found.problem is not None
+    assert "XNNPACK did not load" in found.problem
+    assert all(sample.state == "passed" for sample in found.samples)
 
 
 @pytest.mark.parametrize(
