@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from .config import config_option
 from .options import backend_options, workstation
+from .remote import on_option
 
 if TYPE_CHECKING:
     from ..drift.budgets import Budgets
@@ -74,6 +75,7 @@ _BUDGETS: Final = (
     "--report", "reports", type=_OUT, multiple=True,
     help="Write the report; .json or .md. Repeat for several.",
 )  # fmt: skip
+@on_option
 @backend_options
 def command(
     bundle: tuple[str, ...],
@@ -85,12 +87,17 @@ def command(
     plan: bool,
     discordance: float,
     true_drop: float,
+    on: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Say what a conversion cost: BUNDLE against its reference on the same images.
 
     Several sources without --reference: how often each pair gives the same answer. A file that
     predict --save-logits wrote can stand wherever a bundle can.
+
+    With --on, BUNDLE answers on each DEVICE: one is judged against the reference, several without
+    a reference are compared with each other, several with one are judged each; of their exit codes
+    the first of 70, 3, 2, 4, 1, 5 counts.
 
     Exit code 0: the gate passed; 1: it failed; 5: undecided, and how many images would do; 4: it
     passed, but some images cannot be read.
@@ -117,9 +124,23 @@ def command(
     from .show import TerminalProgress
 
     model = _model_options([*bundle, *([reference] if reference else [])], options)
-    sources = [_open(name, model, options) for name in bundle]
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
     progress = TerminalProgress(quiet=as_json)
+    asked = DriftOptions(
+        reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
+        save_baseline=save_baseline,
+    )  # fmt: skip
+    if on:
+        from .remote_drift import answered_on, drift_several, only
+
+        if len(on) > 1 and (save_baseline or reports):
+            raise click.UsageError("a baseline or a report is of one device: give one --on")
+        answered = answered_on(bundle, on, data, options, as_json=as_json)
+        if len(on) > 1:
+            return drift_several(answered, asked, progress, as_json=as_json)
+        sources = [only(answered)]
+    else:
+        sources = [_open(name, model, options) for name in bundle]
     if len(bundle) > 1:
         if reference or baseline or save_baseline or reports or _is_set("min_agreement"):
             raise click.UsageError(
@@ -135,14 +156,7 @@ def command(
         made, skipped = save(sources[0], data, save_baseline, progress)
         drift_output.print_saved(made, save_baseline, skipped, as_json=as_json)
         return 4 if skipped else 0
-    report = drift(
-        sources[0],
-        DriftOptions(
-            reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
-            save_baseline=save_baseline,
-        ),
-        progress,
-    )  # fmt: skip
+    report = drift(sources[0], asked, progress)
     for path in reports:
         report.write(path)
     if as_json:
