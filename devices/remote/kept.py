@@ -24,9 +24,10 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         oldest = time.time() - _LIFE_S
-        for file in folder.glob("*"):
-            if file.stat().st_mtime < oldest:
-                file.unlink(missing_ok=True)
+        for file in folder.parent.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # another run removed it
+                if file.stat().st_mtime < oldest:
+                    file.unlink()
 
     def lines(self, chunk: str) -> bytes | None:
         """Return what was printed about a chunk's images; None where it is not finished."""

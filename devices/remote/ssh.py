@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ class SshDevice:
             finally:
                 process.close()
         except (OSError, self._asyncssh.Error) as error:
-            raise LostError(str(error) or type(error).__name__) from error
+            raise LostError(_reason(error)) from error
         if process.exit_signal is not None:
             raise DeviceError(
                 f"{Path(arguments[0]).name} was ended there by signal {process.exit_signal[0]}; "
@@ -113,7 +114,7 @@ async def connect_ssh(target: SshTarget) -> AsyncIterator[SshDevice]:
     except FileNotFoundError as error:
         raise DeviceError(f"{target.name}: {error.filename}: there is no such key") from error
     except (OSError, asyncssh.Error, asyncio.TimeoutError) as error:
-        raise LostError(str(error) or "it does not answer") from error
+        raise LostError(_reason(error)) from error
     async with connection:
         yield SshDevice(connection, asyncssh)
 
@@ -152,6 +153,13 @@ def _host_key_error(target: SshTarget, known: Any, asyncssh: ModuleType) -> Host
         f"{target.name}: its host key is not known; connect once with: {_command('ssh', target)}, "
         f"and compare the fingerprint (or: {scan} >> {file}, where you trust the network)"
     )
+
+
+def _reason(error: BaseException) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    # asyncio puts another text in its place; names that are not found have negative numbers.
+    text = os.strerror(number) if number is not None and number > 0 else str(error)
+    return text.lower() or "it does not answer"
 
 
 def _command(program: str, target: SshTarget) -> str:

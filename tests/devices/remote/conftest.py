@@ -16,6 +16,17 @@ from pathlib import Path
 
 import pytest
 
+from ...runtimes.conftest import (  # noqa: F401
+    MakeBundle,
+    encoded,
+    make_bundle,
+    photo,
+    pi_bundle,
+    tflite_float,
+    tflite_int8,
+    weights,
+)
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -61,6 +72,8 @@ class Server:
 
     def stop(self) -> None:
         """End it with its connections, as a device that is switched off."""
+        if self.process.poll() is not None:
+            return
         self.process.send_signal(signal.SIGSTOP)  # nobody gets in between
         self.drop()
         self.process.kill()
@@ -94,9 +107,7 @@ def start(folder: Path, environment: Mapping[str, str], port: int | None = None)
         "StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         f"PermitRootLogin prohibit-password\nMaxStartups 100\nSetEnv {quoted}\n"
     )
-    process = subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", folder / "config"], stderr=(folder / "log").open("wb")
-    )
+    process = subprocess.Popen([SSHD, "-D", "-E", folder / "log", "-f", folder / "config"])
     public = " ".join((folder / "host_key.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {public}\n")
     for _ in range(200):
@@ -138,3 +149,19 @@ def other(tmp_path: Path) -> Iterator[Server]:
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "here"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Ten images, one of them twice, with names that no shell may see; and one that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [
+        "plain.png", "two words.png", "it's.png", 'a "quote".png', "new\nline.png",
+        "$(touch x).png", "; rm -rf *.png", "-v.png", "\u00e9\U0001f600.png", "again.png",
+    ]  # fmt: skip
+    for index, name in enumerate(names):
+        seed = 0 if name == "again.png" else index
+        (folder / name).write_bytes(encoded(photo(seed)))
+    (folder / "broken.png").write_bytes(b"no image")
+    return sorted(folder.iterdir())
