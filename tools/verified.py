@@ -33,23 +33,22 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "verified.md"
 # What no machine of this project has been: the script cannot find it out, people have to.
 NEVER: Final = (
     ("a Raspberry Pi board (its kernel, its speed, its camera)", "virtual ones only, above"),
-    ("a Jetson, TensorRT 10.x: build, cache, execution", "the code path is tested against a "
-     "stand-in for the bindings, and TensorRT-RTX's parser takes every export"),
-    ("the CI templates of examples/ci on GitHub and GitLab", "their command lines are parsed by the "
-     "command line in a test"),
+    ("a Jetson, TensorRT 10.x: build, cache, execution",
+     "the code path is tested against a stand-in for the bindings"),
+    ("the CI templates of examples/ci on GitHub and GitLab", "their commands are parsed by a test"),
 )  # fmt: skip
 
 HEAD: Final = """# What ran where
 
-Written by `python tools/verified.py`: LeNet-5 is trained and exported (`edgecls demo`), and its bundles are
-verified (hashes, pixels and logits of the golden samples) by every backend and on every virtual device
-that the machine has. Whole networks on the virtual Pis: `make test-pi`; a whole machine that boots:
-`make nightly`.
+Written by `python tools/verified.py`: LeNet-5 is trained and exported (`edgecls demo`), and its
+bundles are verified (hashes, pixels and logits of the golden samples) by every backend and on every
+virtual device that the machine has. Whole networks on the virtual Pis: `make test-pi`; a whole
+machine that boots: `make nightly`.
 """
 
 TAIL: Final = """
-The device half's own tests run on Python 3.10 to 3.13 in CI (`.github/workflows/ci.yml`), and on the virtual
-Pis' Python in `make test-pi`. int8 answers of LiteRT on x86-64 are what the golden samples of a
+The device half's own tests run on Python 3.10 to 3.13 in CI (`.github/workflows/ci.yml`), and on the
+virtual Pis' Python in `make test-pi`. int8 answers of LiteRT on x86-64 are what the golden samples of a
 raspberry-pi bundle hold; `edgecls verify` on the device says whether it answers alike.
 """
 
