@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PYTHONWARNINGS := default
 
-.PHONY: setup lint types test test-all nightly coverage demo clean
+.PHONY: setup lint types test test-all test-pi nightly coverage demo clean
 
 setup: $(STAMP)
 
@@ -33,7 +33,13 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -q -n 2 -m 'slow and not nightly'
 
+# On virtual Raspberry Pis; CPU=max shows that QEMU 7.2's default core is caught.
+test-pi: setup
+	$(if $(CPU),QEMU_CPU=$(CPU)) $(BIN)/python -m pytest -q -m slow tests/virtual
+
+# Ray weighs 250 MB and serves one option: only this installs it.
 nightly: setup coverage
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -q -m nightly
 
 # Converts the classifiers of timm and torchvision; writes docs/coverage.md.

@@ -96,6 +96,17 @@ def collect_ranges(
         CalibrationError: As ``observe``.
     """
     seen = observe(model, images, on_logits=on_logits)
+    return choose_ranges(seen, method=method, seed=seed, percentile=percentile)
+
+
+def choose_ranges(
+    seen: Observations,
+    *,
+    method: CalibrationMethod,
+    seed: int,
+    percentile: float = DEFAULT_PERCENTILE,
+) -> RangeTable:
+    """Return the range of each point by one method; every method reads the same observations."""
     return RangeTable(
         ranges={
             name: choose_range(observer, method, percentile)
@@ -198,6 +209,7 @@ class _Graph:
     Attributes:
         names: The input, then every point.
         output: The logits' name.
+        fetched: What a run gives: every point but the input, and the logits.
         shapes: Of each, for one image; known after ``measure``.
         sinks: Held by the lane that hands something on.
     """
@@ -210,6 +222,7 @@ class _Graph:
         self.names = names
         self.output = observed.graph.output[0].name
         observed.graph.output.extend(infos[name] for name in names[1:] if name not in kept)
+        self.fetched = list(dict.fromkeys([*names[1:], self.output]))
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
@@ -224,8 +237,8 @@ class _Graph:
 
     def measure(self, tensor: Tensor) -> int:
         """Learn the shapes from an image; return how many images a lane takes at once."""
-        found = self.session.run(self.names[1:], {self.names[0]: tensor})
-        arrays = dict(zip(self.names, [tensor, *found], strict=True))
+        found = self.session.run(self.fetched, {self.names[0]: tensor})
+        arrays = dict(zip([self.names[0], *self.fetched], [tensor, *found], strict=True))
         self.shapes = {name: array.shape for name, array in arrays.items()}
         size = sum(int(array.nbytes) for array in arrays.values())
         return max(1, min(_MAX_SLOTS, _LANE_BYTES // size))
@@ -301,7 +314,7 @@ class _Lane:
         self._bindings = []
         for index in range(count):
             binding = graph.session.io_binding()
-            for name in graph.names:
+            for name in graph.shapes:
                 slot = self._buffers[name][index]
                 bind = binding.bind_input if name == graph.names[0] else binding.bind_output
                 bind(name, "cpu", 0, np.float32, slot.shape, slot.ctypes.data)

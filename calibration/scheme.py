@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,12 @@ class QuantParams:
 
     scale: float
     zero_point: int
+    bits: int = 8
+
+    @property
+    def dtype(self) -> np.dtype[np.signedinteger[Any]]:
+        """The codes' type: int8 or int16."""
+        return np.dtype(f"int{self.bits}")
 
 
 def activation_params(interval: Range, scheme: QuantScheme) -> QuantParams:
@@ -43,7 +49,7 @@ def activation_params(interval: Range, scheme: QuantScheme) -> QuantParams:
     """
     largest = max(abs(interval.lo), abs(interval.hi))
     if scheme.activation_bits == 16:
-        return QuantParams(float(np.float32(max(largest / 32767, SMALLEST_SCALE))), 0)
+        return QuantParams(float(np.float32(max(largest / 32767, SMALLEST_SCALE))), 0, 16)
     if scheme.activations == "symmetric":
         return QuantParams(float(half_scale(largest / 127)), 0)
     lo, hi = min(interval.lo, 0.0), max(interval.hi, 0.0)

@@ -40,7 +40,7 @@ def _print(result: DemoResult) -> None:
     out = console()
     first = result.rows[0].report
     out.print(
-        f"LeNet-5 in torch: {first.summary()['reference_top1']:.2f} % of {first.metrics.images} "
+        f"LeNet-5 in torch: {first.summary().reference_top1:.2f} % of {first.metrics.images} "
         "unseen digits\n"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -63,9 +63,9 @@ def _print(result: DemoResult) -> None:
         table.add_row(
             row.target,
             human_bytes(row.size_bytes),
-            f"{found['candidate_top1']:.2f} %",
+            f"{found.candidate_top1:.2f} %",
             f"{bound:.2f} points",
-            f"{found['agreement']:.2f} %",
+            f"{found.agreement:.2f} %",
             f"{row.predict_ms:.2f} ms",
             row.backend + (" (simulated)" if row.simulated else ""),
             f"[{colour}]{verdict.outcome}[/]",

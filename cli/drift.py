@@ -13,7 +13,9 @@ from .options import backend_options, workstation
 from .remote import on_option
 
 if TYPE_CHECKING:
+    from ..core.progress import Progress
     from ..drift.budgets import Budgets
+    from ..workflows.answering import DataOptions
     from ..workflows.sources import ModelOptions, Source
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -58,6 +60,18 @@ _BUDGETS: Final = (
     "--looks", type=int, default=1, show_default=True,
     help="How often you may look, with more images each time; they share the risk.",
 )  # fmt: skip
+@click.option(
+    "--explain", is_flag=True,
+    help="Say which stage, and which layers, the drop comes from; judge nothing.",
+)  # fmt: skip
+@click.option("--labels", type=_FILE, help="For --explain: the reference's class names.")
+@click.option(
+    "--reference-data", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="For --explain: the reference's images, where --data are re-encoded ones.",
+)  # fmt: skip
+@click.option(
+    "--calib-table", type=_FILE, help="For --explain: the table that BUNDLE was calibrated with."
+)
 @click.option("--plan", is_flag=True, help="Say how many images the budgets need; run nothing.")
 @click.option(
     "--discordance", type=float, default=1.5, show_default=True, metavar="PERCENT",
@@ -70,10 +84,23 @@ _BUDGETS: Final = (
 @click.option("--weights", type=_FILE, help="Of the model among the sources.")
 @click.option("--num-classes", type=click.IntRange(2), help="Of the model among the sources.")
 @click.option("--preprocess", metavar="NAME|FILE", help="Of that model. Default: BUNDLE's.")
+@click.option(
+    "--time", "timed", type=click.IntRange(1), metavar="N",
+    help="Time both sides on N images, one at a time. Default: no times.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1, 256),
+    help="Processes that share the images. Default: 1; with --ray as many as the cluster has CPUs.",
+)  # fmt: skip
+@click.option(
+    "--resume", type=_OUT,
+    help="Keep what is done in this file, and go on from it after an interruption.",
+)  # fmt: skip
+@click.option("--ray", metavar="HOST:PORT", help="Share the images with a Ray cluster.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON on stdout.")
 @click.option(
     "--report", "reports", type=_OUT, multiple=True,
-    help="Write the report; .json or .md. Repeat for several.",
+    help="Write the report; .json, .md, .xml (JUnit), .sarif or .html. Repeat for several.",
 )  # fmt: skip
 @on_option
 @backend_options
@@ -82,8 +109,10 @@ def command(
     reference: str | None,
     baseline: Path | None,
     save_baseline: Path | None,
+    timed: int | None,
     as_json: bool,
     reports: tuple[Path, ...],
+    explain: bool,
     plan: bool,
     discordance: float,
     true_drop: float,
@@ -105,13 +134,15 @@ def command(
     from . import drift_output
 
     with workstation():
+        import scipy  # noqa: F401 - what imports it does so late: an export extra or none
+
         from ..drift.budgets import Budgets
-        from ..drift.report import check_report_path
+        from ..reports import check_report_path, write_matrix, write_report
 
     budgets = Budgets(**{name: options.pop(name) for name in _BUDGETS})
     budgets.check()
     for path in reports:
-        check_report_path(path)
+        check_report_path(path, judged=len(bundle) < 2 and not explain)
     if plan:
         return _plan(budgets, discordance, true_drop, as_json)
     if not bundle:
@@ -121,18 +152,25 @@ def command(
         from ..workflows.drift import DriftOptions, drift
         from ..workflows.drift import save_baseline as save
         from ..workflows.matrix import matrix
+        from ..workflows.scale import Scale
     from .show import TerminalProgress
 
     model = _model_options([*bundle, *([reference] if reference else [])], options)
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
+    scale = Scale(**{name: options[name] for name in ("workers", "ray", "resume")})
     progress = TerminalProgress(quiet=as_json)
     asked = DriftOptions(
         reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
-        save_baseline=save_baseline,
+        save_baseline=save_baseline, timed=timed or 0, threads=_threads(options), scale=scale,
     )  # fmt: skip
     if on:
         from .remote_drift import answered_on, drift_several, only
 
+        if explain or timed or options["ray"] or options["resume"]:
+            raise click.UsageError(
+                "--on goes with neither --explain, --time, --ray nor --resume; what devices "
+                "answered is kept without it until a run is complete"
+            )
         if len(on) > 1 and (save_baseline or reports):
             raise click.UsageError("a baseline or a report is of one device: give one --on")
         answered = answered_on(bundle, on, data, options, as_json=as_json)
@@ -141,30 +179,40 @@ def command(
         sources = [only(answered)]
     else:
         sources = [_open(name, model, options) for name in bundle]
+    for name in ("labels", "reference_data", "calib_table"):
+        if options[name] and not explain:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --explain")
+    if explain:
+        if len(bundle) > 1 or save_baseline or timed:
+            raise click.UsageError("--explain takes one BUNDLE, and neither keeps nor times")
+        return _explain(
+            sources[0], reference, baseline, model, data, options, progress, reports, as_json
+        )
     if len(bundle) > 1:
-        if reference or baseline or save_baseline or reports or _is_set("min_agreement"):
+        if reference or baseline or save_baseline or timed or _is_set("min_agreement"):
             raise click.UsageError(
                 "several sources are compared with each other; a reference, a baseline, a budget "
-                "or a report needs one BUNDLE"
+                "or --time needs one BUNDLE"
             )
-        compared = matrix(sources, data, progress)
+        compared = matrix(sources, data, progress, scale)
+        for path in reports:
+            write_matrix(compared, path)
         drift_output.print_matrix(compared, as_json=as_json)
         return 4 if compared.skipped else 0
     if reference is None and baseline is None:
         if save_baseline is None:
             raise click.UsageError("give --reference, --baseline or --save-baseline")
-        made, skipped = save(sources[0], data, save_baseline, progress)
+        made, skipped = save(sources[0], data, save_baseline, progress, scale)
         drift_output.print_saved(made, save_baseline, skipped, as_json=as_json)
         return 4 if skipped else 0
     report = drift(sources[0], asked, progress)
     for path in reports:
-        report.write(path)
+        write_report(report, path, images=options["data"])
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
         drift_output.print_report(report)
-    # A gate that passed without some of the images has not passed on the data that was given.
-    return report.verdict.exit_code or (4 if report.skipped else 0)
+    return report.exit_code
 
 
 def _plan(budgets: Budgets, discordance: float, true_drop: float, as_json: bool) -> int:
@@ -176,6 +224,31 @@ def _plan(budgets: Budgets, discordance: float, true_drop: float, as_json: bool)
         rows = plan(budgets, discordance=discordance, true_drop=true_drop)
     drift_output.print_plan(rows, budgets, discordance, true_drop, as_json=as_json)
     return 0
+
+
+def _explain(
+    candidate: Source, reference: str | None, baseline: Path | None, model: ModelOptions,
+    data: DataOptions, options: dict[str, Any], progress: Progress, reports: tuple[Path, ...],
+    as_json: bool,
+) -> int:  # fmt: skip
+    from .drift_explain import print_explanation
+
+    with workstation():
+        from ..reports import write_explanation
+        from ..workflows.triage import ExplainOptions, explain
+    found = explain(
+        candidate,
+        ExplainOptions(
+            reference=reference, baseline=baseline, model=model, data=data,
+            originals=options["reference_data"], labels=options["labels"],
+            calib_table=options["calib_table"],
+        ),
+        progress,
+    )  # fmt: skip
+    for path in reports:
+        write_explanation(found, path)
+    print_explanation(found, as_json=as_json)
+    return 4 if found.left_out else 0
 
 
 def _is_set(name: str) -> bool:
@@ -212,10 +285,17 @@ def _open(name: str, model: ModelOptions, options: dict[str, Any]) -> Source:
     from ..workflows.sources import ModelOptions, is_model, open_source
     from .options import open_predictor
 
-    return open_source(
-        name,
-        model if is_model(name) else ModelOptions(),
-        load_bundle=lambda bundle: open_predictor(
-            bundle, options["backend"], options["allow_fallback"], options["threads"]
-        ),
-    )
+    with workstation():
+        return open_source(
+            name,
+            model if is_model(name) else ModelOptions(),
+            threads=_threads(options),
+            load_bundle=lambda bundle: open_predictor(
+                bundle, options["backend"], options["allow_fallback"], _threads(options)
+            ),
+        )
+
+
+def _threads(options: dict[str, Any]) -> int:
+    """Return the CPU threads of every model: one, as no verdict may depend on the machine's."""
+    return options["threads"] or 1

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from ..drift.baseline import Baseline
     from ..drift.budgets import Budgets
+    from ..drift.matrix import Matrix
     from ..drift.planning import Planned
     from ..drift.report import DriftReport, Skipped
-    from ..workflows.matrix import Matrix
 
 _FLIPS_SHOWN: Final = 10
 _COLOURS: Final = {"passed": "green", "failed": "red", "undecided": "yellow"}
@@ -27,7 +27,16 @@ def print_report(report: DriftReport) -> None:
     """Print the verdict of one comparison."""
     from rich.table import Table
 
-    from ..drift.wording import HEADINGS, assumption, check_notes, check_row, confidence, number
+    from ..drift.wording import (
+        HEADINGS,
+        accuracy_rows,
+        assumption,
+        check_notes,
+        check_row,
+        confidence,
+        latency_rows,
+        number,
+    )  # fmt: skip
     from .show import console
 
     out = console()
@@ -36,12 +45,13 @@ def print_report(report: DriftReport) -> None:
     for heading in ("", "top-1", "top-5", "ECE", "runs on"):
         right = heading in {"top-1", "top-5", "ECE"}
         table.add_column(heading, justify="right" if right else "left")
-    for side in ("reference", "candidate"):
-        cells = [number(found[f"{side}_{key}"]) for key in ("top1", "top5", "ece")]
-        shown = [cell if cell == "-" else f"{cell} %" for cell in cells]
+    rows = accuracy_rows(found)
+    sides = {"reference": [row[1] for row in rows], "candidate": [row[2] for row in rows]}
+    for side, values in sides.items():
+        shown = [f"{number(value)} %" for value in values] or ["-"] * 3
         table.add_row(side, *shown, _text(report.backends[side]))
     out.print(table)
-    low, high = found["agreement_interval"]
+    low, high = found.agreement_interval
     out.print(
         f"\n{metrics.images} images, agreement {metrics.agreement:.2f} % "
         f"(95 % interval {low:.2f} .. {high:.2f})"
@@ -50,12 +60,17 @@ def print_report(report: DriftReport) -> None:
         top1 = metrics.graded.top1
         out.print(
             f"right answers: {top1.only_reference} lost, {top1.only_candidate} gained "
-            f"(McNemar p = {found['mcnemar_p']:.2g})"
+            f"(McNemar p = {found.mcnemar_p:.2g})"
         )
-    if metrics.differences is not None:
+    if metrics.differences is not None and found.logit_difference is not None:
         out.print(
             f"logits differ by {metrics.differences.mean:.3g} (mean), "
-            f"{found['logit_difference']['99']:.3g} (99 %), {metrics.differences.largest:.3g} (max)"
+            f"{found.logit_difference['99']:.3g} (99 %), {metrics.differences.largest:.3g} (max)"
+        )
+    for name, middle, high_, images in latency_rows(report):
+        out.print(
+            f"{printable(name)}: {middle} an image (median of {images}; 90 %: {high_})",
+            markup=False,
         )
     _print_flips(report)
     _print_skipped(report.skipped)
@@ -78,13 +93,13 @@ def print_report(report: DriftReport) -> None:
 
 def print_matrix(found: Matrix, *, as_json: bool) -> None:
     """Print every pair's agreement."""
-    import msgspec
     from rich.table import Table
 
+    from ..drift.wording import agreement
     from .show import console
 
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        click.echo(found.to_json(), nl=False)
         return
     out = console()
     pairs = {(pair.first, pair.second): pair for pair in found.pairs}
@@ -95,9 +110,7 @@ def print_matrix(found: Matrix, *, as_json: bool) -> None:
         cells = []
         for column in range(1, len(found.sources)):
             pair = pairs.get((row, column))
-            cells.append(
-                f"{pair.agreement:.2f} % ({pair.lower:.2f} .. {pair.upper:.2f})" if pair else ""
-            )
+            cells.append(agreement(pair) if pair else "")
         table.add_row(str(row + 1), _text(f"{name}, {backend}"), *cells)
     out.print(table)
     out.print(f"\nsame top-1 answer on {found.images} images, with 95 % intervals (Wilson)")

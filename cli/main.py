@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "calibrate": "Measure the ranges of a model's tensors on images, or check the images.",
     "calibrate show": "Plot a calibration table.",
     "calibrate diff": "Say which tensors' ranges differ between two tables.",
+    "calibrate compare": "Compare the calibration methods on images that none has seen.",
     "calibrate merge": "Add up tables of parts, or write one as a TensorRT cache.",
     "predict": "Classify images with a bundle.",
     "drift": "Say what a conversion cost, and judge it.",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
 
 from ..core.errors import MissingPackageError
+from ..core.stderr import without_info
 from ..targets.target import BackendName
 
 if TYPE_CHECKING:
@@ -50,27 +48,6 @@ def workstation() -> Iterator[None]:
         if package in {"", "edgecls"}:
             raise
         raise MissingPackageError(package, "export") from error
-
-
-@contextlib.contextmanager
-def without_info() -> Iterator[None]:
-    """Keep lines that begin with "INFO:" off stderr; LiteRT writes one from C++, with no switch."""
-    if sys.stderr is None:  # closed, as under a service manager
-        yield
-        return
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as caught:
-        before = os.dup(2)
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            caught.seek(0)
-            for line in caught:
-                if not line.startswith(b"INFO:"):
-                    os.write(2, line)
 
 
 def open_predictor(

@@ -92,7 +92,7 @@ def drift_several(
             raise failed[0]
         for error in failed:
             click.echo(f"error: {printable(str(error))}", err=True)
-        compared = matrix(sources, asked.data, progress)
+        compared = matrix(sources, asked.data, progress, asked.scale)
         print_matrix(compared, as_json=as_json)
         return worst([*(error.exit_code for error in failed), 4 if compared.skipped else 0])
     reports: list[Outcome[DriftReport]] = []
@@ -107,5 +107,5 @@ def drift_several(
         reports.append(Outcome(device=outcome.device, value=report, error=why))
     return finish(
         reports, as_json=as_json, show=print_report, builtin=lambda found: found.to_dict(),
-        code_of=lambda found: found.verdict.exit_code or (4 if found.skipped else 0),
+        code_of=lambda found: found.exit_code,
     )  # fmt: skip

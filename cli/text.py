@@ -1,22 +1,12 @@
-"""Text that came from file names and files, made fit for a terminal."""
+"""Our own messages on a terminal, and the text of others in them."""
 
 from __future__ import annotations
 
+from ..core.text import printable
 
-def printable(text: str) -> str:
-    """Return text with its control characters escaped.
-
-    A file's name may hold a newline or an escape sequence: neither may look like our output.
-    """
-    return "".join(map(_escaped, text))
+__all__ = ["printable", "printable_lines"]
 
 
 def printable_lines(text: str) -> str:
     """Return one of our own messages: as ``printable``, but for newlines before two spaces."""
     return "\n  ".join(map(printable, text.split("\n  ")))
-
-
-def _escaped(letter: str) -> str:
-    if letter.isprintable():
-        return letter
-    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")

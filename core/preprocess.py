@@ -23,7 +23,9 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         resize: Shorter side in px, the aspect kept; (height, width) squashes; 0 keeps the size.
         crop: Centre crop in px, a square or (height, width); 0 keeps all. Where the image is
             smaller than the crop it is padded with black.
-        interpolation: Pillow's filter of that name, with antialiasing.
+        interpolation: Pillow's filter of that name.
+        antialias: Whether a smaller image is filtered over all pixels that a new one covers;
+            without it "bilinear" takes four pixels and "nearest" one, whatever the factor.
         scale: What a pixel's code is divided by.
         mean: Subtracted after the division, one per channel.
         std: Divided by, one per channel: tensor = (pixel / scale - mean) / std.
@@ -38,6 +40,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     exif: bool = True
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -56,6 +59,11 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if not finite:
             raise ValueError(
                 f"scale {self.scale:g} and std {self.std} make values that float32 does not hold"
+            )
+        if not self.antialias and self.interpolation not in {"nearest", "bilinear"}:
+            raise ValueError(
+                f"antialias = false needs interpolation nearest or bilinear, found "
+                f"{self.interpolation}"
             )
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             sizes = size if isinstance(size, tuple) else (size,)

@@ -106,28 +106,31 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                     path, f"the ground truth has changed: {name!r} was class {known}, is {found}"
                 )
 
-    def answers(self, path: Path, names: Sequence[str], hashes: Sequence[str]) -> Answers:
-        """Return what was answered to a batch.
 
-        Args:
-            path: For messages.
-            names: Of the images, N.
-            hashes: SHA-256 of their files, N.
+def kept_answers(
+    path: Path, names: Sequence[str], kept: Sequence[Kept], hashes: Sequence[str]
+) -> Answers:
+    """Return what was answered to a batch.
 
-        Raises:
-            DataError: A file has changed.
-        """
-        kept = [self.images[name] for name in names]
-        for name, entry, found in zip(names, kept, hashes, strict=True):
-            if entry.sha256 != found[:_HASH_DIGITS]:
-                raise _outdated(path, f"the data set has changed: {name!r} is another file")
-        in_top5 = [entry.in_top5 for entry in kept]
-        confidence = [round(entry.confidence * CONFIDENCE_ONE) for entry in kept]
-        return Answers(
-            top1=np.asarray([entry.top1 for entry in kept], np.int64),
-            in_top5=None if None in in_top5 else np.asarray(in_top5, np.bool_),
-            confidence=np.asarray(confidence, np.int64),
-        )
+    Args:
+        path: The baseline, for messages.
+        names: Of the images, N.
+        kept: Its entries of these images, N.
+        hashes: SHA-256 of their files, N.
+
+    Raises:
+        DataError: A file has changed.
+    """
+    for name, entry, found in zip(names, kept, hashes, strict=True):
+        if entry.sha256 != found[:_HASH_DIGITS]:
+            raise _outdated(path, f"the data set has changed: {name!r} is another file")
+    in_top5 = [entry.in_top5 for entry in kept]
+    confidence = [round(entry.confidence * CONFIDENCE_ONE) for entry in kept]
+    return Answers(
+        top1=np.asarray([entry.top1 for entry in kept], np.int64),
+        in_top5=None if None in in_top5 else np.asarray(in_top5, np.bool_),
+        confidence=np.asarray(confidence, np.int64),
+    )
 
 
 def keep(hashes: Sequence[str], answers: Answers, truth: Indices | None) -> list[Kept]:

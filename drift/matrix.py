@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.text import as_utf8
 from .answers import Indices
 from .proportion import wilson
+from .report import Skipped
+
+SCHEMA_VERSION: Final = 1
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +36,30 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     agreement: float
     lower: float
     upper: float
+
+
+class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the comparison of several sources found.
+
+    Attributes:
+        sources: As the user named them.
+        backends: What ran each.
+        images: How many were compared.
+        pairs: Each pair's agreement.
+        skipped: Images that not all could take.
+    """
+
+    sources: tuple[str, ...]
+    backends: tuple[str, ...]
+    images: int
+    pairs: tuple[Pair, ...]
+    skipped: tuple[Skipped, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> bytes:
+        """Return it as JSON, indented, ending with a newline; the same every time."""
+        named = msgspec.structs.replace(self, sources=tuple(map(as_utf8, self.sources)))
+        return msgspec.json.format(msgspec.json.encode(named), indent=2) + b"\n"
 
 
 @dataclass(slots=True)

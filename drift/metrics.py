@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..core.errors import DataError
 from ..core.values import Logits
 from .answers import CONFIDENCE_ONE, Answers, Indices, answers_of, powers
+from .confusion import Cell, ConfusionCounts
 from .flips import Flip, WorstFlips
 from .histogram import Distribution, Histogram
 from .paired import Paired
@@ -71,12 +72,14 @@ class Graded(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         top5: The right class is among the five best.
         classes: Top-1 of each class that has images, by index.
         reliability: How far confidence and accuracy are apart.
+        confusion: What was answered to the images of each class, by class and answer.
     """
 
     top1: Accuracy
     top5: Accuracy
     classes: tuple[ClassAccuracy, ...]
     reliability: Reliability
+    confusion: tuple[Cell, ...]
 
 
 class Differences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,7 +88,8 @@ class Differences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         mean: Of |reference - candidate| over all logits.
         largest: Of them.
-        relative: The largest, divided by the reference's largest magnitude.
+        relative: The largest, divided by the reference's largest magnitude; None where that is 0
+            and the largest is not.
         logits: |reference - candidate| of every logit.
         probabilities: Of every image, half the sum of |p - q| over the classes: the probability
             that moved to another class, 0..1.
@@ -93,7 +97,7 @@ class Differences(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     mean: float
     largest: float
-    relative: float
+    relative: float | None
     logits: Distribution
     probabilities: Distribution
 
@@ -143,6 +147,7 @@ class Comparison:
     _top1: Indices = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     _top5: Indices = field(default_factory=lambda: np.zeros(4, np.int64))
     _reliability: ReliabilityCounts = field(default_factory=ReliabilityCounts)
+    _confusion: ConfusionCounts = field(default_factory=ConfusionCounts)
     _flips: WorstFlips = field(default_factory=WorstFlips)
 
     def add(
@@ -203,6 +208,7 @@ class Comparison:
         self._top1 = self._top1 + other._top1
         self._top5 = self._top5 + other._top5
         self._reliability.merge(other._reliability)
+        self._confusion.merge(other._confusion)
         self._flips.merge(other._flips)
 
     def result(self) -> Metrics:
@@ -254,9 +260,10 @@ class Comparison:
             _cell(reference.in_top5, candidate.in_top5), minlength=4
         )
         self._reliability.add((reference.confidence, ours), (candidate.confidence, theirs))
+        self._confusion.add(right, reference.top1, candidate.top1)
 
     def _differences(self) -> Differences:
-        relative = self._maximum / self._magnitude if self._magnitude else math.inf
+        relative = self._maximum / self._magnitude if self._magnitude else None
         return Differences(
             mean=self._sum / (_SMALLEST * self._images * self._classes),
             largest=self._maximum,
@@ -274,6 +281,7 @@ class Comparison:
                 for index in np.flatnonzero(self._top1.sum(1)).tolist()
             ),
             reliability=self._reliability.result(),
+            confusion=self._confusion.result(),
         )
 
 

@@ -45,12 +45,12 @@ class Reliability(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         candidate: Likewise.
         moments: E[x x^T] of an image's gaps x = (candidate's by bin, reference's by bin), where a
             gap is confidence - right in the bin of its own confidence and 0 in all others;
-            shape (2 * BINS, 2 * BINS), symmetric, the upper triangle by rows.
+            shape (2 * BINS, 2 * BINS), symmetric, the upper triangle by rows. Left out of reports.
     """
 
     reference: tuple[ConfidenceBin, ...]
     candidate: tuple[ConfidenceBin, ...]
-    moments: tuple[float, ...]
+    moments: tuple[float, ...] = ()
 
     @property
     def images(self) -> int:

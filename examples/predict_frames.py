@@ -1,6 +1,6 @@
 """Classify frames as they come, from any iterator: a camera, a video, a test pattern.
 
-    python predict_frames.py BUNDLE [picamera2|opencv|pattern] [FRAMES]
+    python predict_frames.py BUNDLE [picamera2|opencv|pattern] [FRAMES, 0 for no end]
 
 A frame is an array of shape (height, width, 3), uint8, in RGB order.
 """
@@ -52,7 +52,7 @@ SOURCES = {"picamera2": picamera2_frames, "opencv": opencv_frames, "pattern": pa
 
 def main(bundle: str, source: str = "pattern", frames: str = "100") -> None:
     predictor = edgecls.load(bundle)
-    stream = itertools.islice(SOURCES[source](), int(frames))
+    stream = itertools.islice(SOURCES[source](), int(frames) or None)
     start = time.perf_counter()
     for count, found in enumerate(predictor.predict_stream(stream, topk=1), 1):
         if isinstance(found, Exception):

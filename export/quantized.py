@@ -62,9 +62,11 @@ def standard_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def activation_bits(model: onnx.ModelProto) -> int:
-    """Return 16 where a graph quantizes an activation to 16 bits, else 8."""
+    """Return 16 where a graph quantizes an activation to 16 bits, 8, or 0 where none."""
     graph = ir.from_proto(model).graph
-    return 16 if any(_is_wide(node) for node in graph) else 8
+    if any(_is_wide(node) for node in graph):
+        return 16
+    return 8 if any(node.op_type == "QuantizeLinear" for node in graph) else 0
 
 
 def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -56,4 +56,17 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
         raise GraphError(f"the graph cannot be simplified: {error}") from error
     del simplified.metadata_props[:]
-    return onnx.shape_inference.infer_shapes(simplified, strict_mode=True)
+    return inferred(simplified)
+
+
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph with the types and shapes of all its values.
+
+    Raises:
+        GraphError: They contradict each other.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        reason = " ".join(str(error).split())
+        raise GraphError(f"the graph's shapes contradict each other: {reason}") from error

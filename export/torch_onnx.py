@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from ..core.errors import ModelError
 
 # ONNX Runtime 1.31 refuses QAT graphs of opset 21, FP16 scales came with 19.
 OPSET: Final = 20
+
+# The colours of a terminal, in torch's messages.
+_ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,8 @@ class TorchToOnnx:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = _ESCAPES.sub("", str(error)).strip() or type(error).__name__
+    return text.splitlines()[0].removesuffix("Next steps:").strip()
 
 
 @contextlib.contextmanager

@@ -119,6 +119,7 @@ class LogitsFile:
         header: What answered.
         images: Name and SHA-256 of each image's file, in the order of the file.
         errors: Name and reason of the images that could not be read.
+        sha256: Of its content, as its last line says.
     """
 
     def __init__(self, path: Path) -> None:
@@ -188,6 +189,7 @@ class LogitsFile:
             raise self._damaged("its content is not what was written; copy it again")
         if not self.images:
             raise self._damaged("it holds no image's logits")
+        self.sha256 = entry.sha256
         return header
 
     def _decode(self, data: bytes, form: type[Any]) -> Any:

@@ -50,15 +50,19 @@ class Predictor:
         description: For humans: library, version, device.
         problem: What is wrong with this machine though the answers are right, else None.
         fell_back: Why another backend than the target's own runs, else None.
+        threads: That it was given; None where the runtime chose.
     """
 
-    def __init__(self, bundle: Bundle, choice: Choice, backend: Backend) -> None:
+    def __init__(
+        self, bundle: Bundle, choice: Choice, backend: Backend, threads: int | None = None
+    ) -> None:
         self.bundle = bundle
         self.artefact: Artefact = choice.artefact
         self.backend: BackendName = choice.backend
         self.description = backend.description
         self.problem = backend.problem
         self.fell_back = choice.fell_back
+        self.threads = threads
         self._backend = backend
         self._preprocess = bundle.manifest.preprocess
         self._labels = bundle.manifest.labels
@@ -235,7 +239,7 @@ def load(
             f"{opened.path}: {choice.artefact.path} has {running.classes} outputs, the manifest "
             f"says {opened.manifest.num_classes}; export the bundle again"
         )
-    return Predictor(opened, choice, running)
+    return Predictor(opened, choice, running, threads)
 
 
 def _check_topk(topk: int) -> None:

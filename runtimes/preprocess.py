@@ -22,6 +22,12 @@ _FILTERS: Final = {
     "hamming": Image.Resampling.HAMMING,
 }
 
+# Without antialiasing: between the four pixels around a point, or the one that it lies in.
+_SAMPLING: Final = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
 # Above both, only what the crop keeps is resized; it differs from torchvision by a code at most.
 _LARGE_PIXELS: Final = 1 << 24
 _LARGE_GROWTH: Final = 4
@@ -101,7 +107,6 @@ def pixels_from_png(data: bytes) -> Pixels:
 def _crop_after_resize(name: str, image: Image.Image, preprocess: Preprocess) -> Image.Image:
     width, height = _resized(image, preprocess.resize)
     crop_width, crop_height = _width_height(preprocess.crop) or (width, height)
-    filter_ = _FILTERS[preprocess.interpolation]
     growth = min(_LARGE_GROWTH * image.width * image.height, MAX_PIXELS)
     if width * height > max(_LARGE_PIXELS, growth):
         # A line of 4000x10 px would become 102400x256: resize only what stays.
@@ -111,10 +116,23 @@ def _crop_after_resize(name: str, image: Image.Image, preprocess: Preprocess) ->
         top, keep_height = _window(height, crop_height)
         x, y = image.width / width, image.height / height
         box = (left * x, top * y, (left + keep_width) * x, (top + keep_height) * y)
-        image = image.resize((keep_width, keep_height), filter_, box=box)
+        image = _scaled(image, (keep_width, keep_height), box, preprocess)
     elif image.size != (width, height):
-        image = image.resize((width, height), filter_)
+        image = _scaled(image, (width, height), (0, 0, *image.size), preprocess)
     return _center_crop(image, crop_width, crop_height)
+
+
+def _scaled(
+    image: Image.Image,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    preprocess: Preprocess,
+) -> Image.Image:
+    """Return what lies in ``box``, in px, as an image of ``size`` (width, height)."""
+    if preprocess.antialias:
+        return image.resize(size, _FILTERS[preprocess.interpolation], box=box)
+    sampling = _SAMPLING[preprocess.interpolation]
+    return image.transform(size, Image.Transform.EXTENT, box, sampling)
 
 
 def _resized(image: Image.Image, size: Size) -> tuple[int, int]:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 DEVICE_ROOMS = {"core", "targets", "bundle", "runtimes", "devices"}
 ALL = {
     "core", "targets", "bundle", "runtimes", "devices", "models", "data", "export", "calibration",
-    "training", "drift", "workflows", "cli",
+    "training", "drift", "reports", "workflows", "cli",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "calibration": {"core", "targets"},
     "training": {"core", "models", "data"},
     "drift": {"core", "data"},
+    "reports": {"core", "data", "drift"},
     "workflows": ALL - {"cli"},
     "cli": ALL,
 }
@@ -123,6 +124,18 @@ def test_every_package_is_listed_for_the_build() -> None:
     packages = {"edgecls"} | {name_of(file) for file in modules() if file.name == "__init__.py"}
 
     assert listed == packages
+
+
+def test_every_other_file_of_a_package_is_listed_for_the_build() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = listed["package-data"]
+    files = [file for room in rooms() for file in (ROOT / room).rglob("*") if file.is_file()]
+    others = [file for file in files if file.suffix not in {".py", ".pyc"}]
+
+    assert others, "the page's template"
+    for file in others:
+        package = ".".join(["edgecls", *file.parent.relative_to(ROOT).parts])
+        assert any(file.match(pattern) for pattern in patterns.get(package, [])), file
 
 
 def test_constraints_pin_exactly() -> None:

@@ -94,32 +94,31 @@ def gather(sources: Sequence[Source], options: DataOptions, progress: Progress) 
 
 
 def answer(
-    sources: Sequence[Source], found: DataSet, progress: Progress, *, hashes: bool = False
-) -> Iterator[Answered]:
+    sources: Sequence[Source], images: Sequence[ImageFile], hashes: Mapping[str, str], *,
+    want_hashes: bool = False,
+) -> Iterator[Answered]:  # fmt: skip
     """Yield what all sources answer, in batches.
 
-    Images that a source cannot take are left out and listed.
+    Images that a source cannot take are left out and listed. Where a batch begins decides which
+    images a backend sees together, and so, in the last bits, its logits.
 
     Args:
         sources: Whom to ask.
-        found: The images.
-        progress: Shows how far it is.
-        hashes: Whether the files' hashes are wanted.
+        images: The images.
+        hashes: Of their files by name, where they are known.
+        want_hashes: Whether the files' hashes are wanted.
 
     Raises:
-        DataError: No image could be taken, or only some sources can prepare it.
+        DataError: Only some sources can prepare an image.
     """
     live = next((source for source in sources if isinstance(source, Live)), None)
-    wanted = hashes or any(isinstance(source, Recorded) for source in sources)
+    wanted = want_hashes or any(isinstance(source, Recorded) for source in sources)
     batches: Iterator[Batch]
     if live is not None:
-        batches = stream_pixels(found.images, live.preprocess, size=live.size, batch=BATCH)
+        batches = stream_pixels(images, live.preprocess, size=live.size, batch=BATCH)
     else:
-        batches = _unread(found)
-    total = -(-len(found.images) // BATCH)
-    answered = 0
-    reasons = [item.reason for item in found.skipped]
-    for batch in progress.track(batches, "comparing", total):
+        batches = _unread(images, hashes)
+    for batch in batches:
         skipped = [Skipped(image=image.name, reason=error.reason) for image, error in batch.errors]
         kept = []
         for place, (image, digest) in enumerate(zip(batch.images, batch.hashes, strict=True)):
@@ -128,8 +127,6 @@ def answer(
                 kept.append(place)
             else:
                 skipped.append(Skipped(image=image.name, reason=f"not in {absent.name}"))
-        reasons += [item.reason for item in skipped]
-        answered += len(kept)
         names = tuple(batch.images[place] for place in kept)
         mine = tuple(batch.hashes[place] for place in kept) if wanted else ()
         logits: tuple[Logits, ...] = ()
@@ -137,8 +134,6 @@ def answer(
             pixels = batch.stack()[kept] if live is not None else None
             logits = tuple(_ask(source, live, names, mine, pixels) for source in sources)
         yield Answered(images=names, hashes=mine, logits=logits, skipped=tuple(skipped))
-    if not answered:
-        raise DataError(f"none of {len(found.images)} images can be compared, e.g. {reasons[0]}")
 
 
 def _check_alike(first: Source, other: Source, progress: Progress) -> None:
@@ -161,11 +156,11 @@ def _recorded_images(source: Recorded) -> tuple[dict[str, str], list[Skipped]]:
     return hashes, [Skipped(image=name, reason=why) for name, why in source.file.errors]
 
 
-def _unread(found: DataSet) -> Iterator[Batch]:
+def _unread(images: Sequence[ImageFile], known: Mapping[str, str]) -> Iterator[Batch]:
     """Yield the images without pixels, for sources that know them by their files' hashes."""
-    for start in range(0, len(found.images), BATCH):
-        part = found.images[start : start + BATCH]
-        hashes = tuple(found.hashes.get(image.name) or sha256_file(image.path) for image in part)
+    for start in range(0, len(images), BATCH):
+        part = tuple(images[start : start + BATCH])
+        hashes = tuple(known.get(image.name) or sha256_file(image.path) for image in part)
         yield Batch(images=part, pixels=(), hashes=hashes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import onnx
@@ -101,6 +102,12 @@ class ArtefactBuilder:
             all_built.append(_engine_artefact(primary, engine))
         return tuple(all_built), steps
 
+    def primary(self, target: Target, precision: Precision) -> Built:
+        """Return the file that ships to a target, without what stands beside it; see ``build``."""
+        if target.ships == "tflite":
+            return self.build(target, precision)[0][0]
+        return self._once(f"onnx-{precision}-{target.scheme}", target, precision)[0]
+
     def _once(
         self, key: str, target: Target, precision: Precision
     ) -> tuple[Built, tuple[StepCheck, ...]]:
@@ -180,8 +187,9 @@ class ArtefactBuilder:
             limit = _noise_limit(target, precision, steps)
         form = WEIGHT_FORMS.get(precision)
         if form is not None:
-            with self.stages.stage("quantize"):
-                model = form.make(model)
+            if not self.graph.quantized:
+                with self.stages.stage("quantize"):
+                    model = form.make(model)
             expected = self._simulate(model, form.simulated)
             steps.append(check_step(form.step, against, self.reference, expected, None))
             against = form.graph
@@ -245,8 +253,9 @@ class ArtefactBuilder:
         return self._engines[path]
 
 
-# The steps that may cost accuracy, by the ends of their names.
-_QUANTIZING = ("quantize", "quantize-weights", "fill-qdq")
+# The steps that may cost accuracy.
+_QUANTIZING: Final = ("quantize", "quantize-weights", "fill-qdq")
+_FURTHEST: Final = 0.5
 
 
 def _noise_limit(target: Target, precision: Precision, steps: list[StepCheck]) -> float:
@@ -254,10 +263,11 @@ def _noise_limit(target: Target, precision: Precision, steps: list[StepCheck]) -
 
     They round one code in a thousand differently in each layer (measured), and a deep network
     carries that on just as it does quantization's own noise. Where that is large, twice as much is
-    allowed: two runs that are each as far from the float graph lie no further apart.
+    allowed: two runs that are each as far from the float graph lie no further apart. Half of the
+    largest logit is always too far: such a conversion cannot be told from a wrong one.
     """
     noise = max((step.max_difference for step in steps if step.step in _QUANTIZING), default=0.0)
-    return max(target.tolerances[precision].logits, 2 * noise)
+    return min(max(target.tolerances[precision].logits, 2 * noise), _FURTHEST)
 
 
 def _engine_artefact(primary: Built, engine: bytes) -> Built:

@@ -69,6 +69,7 @@ class FloatModel:
     graph: onnx.ModelProto
     preprocess: Preprocess
     size: tuple[int, int]
+    num_classes: int
 
 
 def calibrate_model(options: CalibrateOptions, progress: Progress) -> CalibrationTable:
@@ -134,7 +135,9 @@ def float_model(
     )
     if checked.quantized:
         raise UsageError(f"{options.source} is quantized: its ranges are in its Q/DQ")
-    return FloatModel(graph=checked.model, preprocess=preprocess, size=size)
+    return FloatModel(
+        graph=checked.model, preprocess=preprocess, size=size, num_classes=checked.num_classes
+    )
 
 
 def calibrate(

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ..core.errors import UsageError
 from ..core.progress import Progress
-from ..core.values import Logits
-from ..drift.answers import Answers, answers_of
-from ..drift.baseline import Baseline, Kept, keep, read_baseline
+from ..core.text import as_utf8
+from ..drift.baseline import Baseline, Kept, read_baseline
 from ..drift.budgets import Budgets
 from ..drift.gate import judge
-from ..drift.metrics import Comparison
-from ..drift.report import DriftReport, Skipped
-from .answering import DataOptions, answer, gather
-from .graph import is_probabilities, log_softmax
+from ..drift.report import DriftReport, Provenance, Skipped
+from .answering import DataOptions, gather
+from .latency import measure_latency
+from .scale import HERE, Scale, run
+from .shards import Job
 from .sources import ModelOptions, Source, open_source
 
 
@@ -32,6 +30,9 @@ class DriftOptions:
         data: The images.
         budgets: The limits.
         save_baseline: Where the candidate's answers are kept.
+        timed: On how many images both sides are timed, after the comparison.
+        threads: CPU threads of the reference; None leaves them to its runtime.
+        scale: Who does the work.
     """
 
     reference: str | None = None
@@ -40,6 +41,9 @@ class DriftOptions:
     data: DataOptions = field(default_factory=DataOptions)
     budgets: Budgets = field(default_factory=Budgets)
     save_baseline: Path | None = None
+    timed: int = 0
+    threads: int | None = 1
+    scale: Scale = HERE
 
 
 def drift(candidate: Source, options: DriftOptions, progress: Progress) -> DriftReport:
@@ -59,8 +63,11 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         baseline = read_baseline(options.baseline)
     elif options.reference is not None and options.baseline is None:
         sources.append(
-            open_source(options.reference, options.model, preprocess=candidate.preprocess)
-        )
+            open_source(
+                options.reference, options.model, preprocess=candidate.preprocess,
+                threads=options.threads,
+            )
+        )  # fmt: skip
     else:
         raise UsageError("give --reference or --baseline, one of them")
     found = gather(sources, options.data, progress)
@@ -72,29 +79,17 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
             names=[image.name for image in found.images],
             truth=None if truth is None else truth.classes,
         )  # fmt: skip
-    hashes = baseline is not None or options.save_baseline is not None
-    comparison, kept = Comparison(), dict[str, Kept]()
-    skipped = list(found.skipped)
-    for batch in answer(sources, found, progress, hashes=hashes):
-        skipped += batch.skipped
-        if not batch.images:
-            continue
-        names = [image.name for image in batch.images]
-        right = None if truth is None else truth.of(batch.images)
-        theirs = batch.logits[0]
-        if baseline is None:
-            ours, theirs = _alike(batch.logits[1], theirs)
-            expected = answers_of(ours, right, names=names, side="reference")
-        else:
-            assert options.baseline is not None
-            expected = baseline.answers(options.baseline, names, batch.hashes)
-        answers = answers_of(theirs, right, names=names, side="candidate")
-        comparison.add(names, expected, answers, right, classes=candidate.classes)
-        if options.save_baseline is not None:
-            kept.update(zip(names, keep(batch.hashes, answers, right), strict=True))
+    job = Job(
+        sources=tuple(source.spec for source in sources),
+        baseline=None if baseline is None else str(options.baseline),
+        keep=options.save_baseline is not None,
+    )
+    partial = run(
+        job, sources, found, options.scale, progress, baseline=baseline, options=options.budgets
+    )
     if options.save_baseline is not None:
-        _baseline(candidate, kept).write(options.save_baseline)
-    metrics = comparison.result()
+        _baseline(candidate, partial.kept).write(options.save_baseline)
+    metrics = partial.comparison.result()
     reference = sources[1] if baseline is None else None
     return DriftReport(
         reference=reference.name if reference else str(options.baseline),
@@ -106,13 +101,23 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         truth=truth.how if truth else None,
         metrics=metrics,
         verdict=judge(metrics, options.budgets),
-        skipped=tuple(sorted(skipped, key=lambda item: item.image)),
+        skipped=tuple(partial.skipped),
         labels=None if candidate.labels is None else candidate.labels.names,
+        provenance=Provenance(
+            preprocess=candidate.preprocess,
+            data=None if options.data.data is None else as_utf8(str(options.data.data)),
+            seed=options.data.seed,
+        ),
+        latency=measure_latency(
+            dict(zip(("candidate", "reference"), sources, strict=False)),
+            found.images,
+            options.timed,
+        ),
     )
 
 
 def save_baseline(
-    candidate: Source, data: DataOptions, path: Path, progress: Progress
+    candidate: Source, data: DataOptions, path: Path, progress: Progress, scale: Scale = HERE
 ) -> tuple[Baseline, tuple[Skipped, ...]]:
     """Write a model's answers for later comparisons, and return them with what was left out.
 
@@ -120,17 +125,11 @@ def save_baseline(
         DataError: There is no readable image, or the truth does not fit.
     """
     found = gather([candidate], data, progress)
-    kept, skipped = dict[str, Kept](), list(found.skipped)
-    for batch in answer([candidate], found, progress, hashes=True):
-        skipped += batch.skipped
-        if batch.images:
-            right = None if found.truth is None else found.truth.of(batch.images)
-            names = [image.name for image in batch.images]
-            own: Answers = answers_of(batch.logits[0], right, names=names, side="candidate")
-            kept.update(zip(names, keep(batch.hashes, own, right), strict=True))
-    made = _baseline(candidate, kept)
+    job = Job(sources=(candidate.spec,), keep=True)
+    partial = run(job, [candidate], found, scale, progress)
+    made = _baseline(candidate, partial.kept)
     made.write(path)
-    return made, tuple(skipped)
+    return made, tuple(partial.skipped)
 
 
 def _baseline(candidate: Source, kept: dict[str, Kept]) -> Baseline:
@@ -144,13 +143,3 @@ def _baseline(candidate: Source, kept: dict[str, Kept]) -> Baseline:
 def _of(baseline: Baseline | None) -> str:
     assert baseline is not None
     return f"baseline of {baseline.model} on {baseline.backend}"
-
-
-def _alike(expected: Logits, found: Logits) -> tuple[Logits, Logits]:
-    """Return both as log-probabilities where the reference gives probabilities or these."""
-    if is_probabilities(expected):
-        smallest = np.finfo(np.float32).tiny
-        return np.log(np.maximum(expected, smallest)), log_softmax(found)
-    if (expected <= 0).all() and is_probabilities(np.exp(expected)):
-        return expected, log_softmax(found)
-    return expected, found

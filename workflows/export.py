@@ -36,6 +36,9 @@ from .phone import phone_form
 from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
 
+# By the bits of a quantized graph's activations: what it is.
+_PRECISIONS: Final[dict[int, Precision]] = {0: "int8-weights", 8: "int8", 16: "int16x8"}
+
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "ai-edge-litert",
                 "tensorrt-rtx-cu12-bindings", "timm", "torchvision", "numpy", "pillow")  # fmt: skip
 
@@ -151,6 +154,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     calibration: CalibrationTable | None = None
     if graph.quantized:
         precision = _own_precision(options, graph, targets)
+        _check_strict(options, precision)
         if given_table is not None:
             raise UsageError(
                 f"{options.source} is quantized: --calib-table is for float models; give --calib "
@@ -241,15 +245,18 @@ def _check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precisio
         _require_images(options, targets, precision)
     if options.phone and all(target.ships != "tflite" for target in targets):
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
-    if options.strict_int8 and precision not in CALIBRATED:
-        raise UsageError(
-            f"--strict-int8 is for {' and '.join(sorted(CALIBRATED))}, not for {precision}"
-        )
+    _check_strict(options, precision)
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
     if options.calib_table is not None and precision not in CALIBRATED:
         raise UsageError(f"--calib-table is for calibrated precisions, not for {precision}")
     return targets, precision
+
+
+def _check_strict(options: ExportOptions, precision: Precision) -> None:
+    if options.strict_int8 and precision not in CALIBRATED:
+        names = " and ".join(sorted(CALIBRATED))
+        raise UsageError(f"--strict-int8 is for {names}, not for {precision}")
 
 
 def _check_precision(targets: tuple[Target, ...], precision: Precision) -> None:
@@ -264,9 +271,14 @@ def _own_precision(
     options: ExportOptions, graph: CheckedGraph, targets: tuple[Target, ...]
 ) -> Precision:
     """Return the precision that a graph came with; raise UsageError where it is not wanted."""
-    precision: Precision = "int16x8" if activation_bits(graph.model) == 16 else "int8"
+    precision = _PRECISIONS[activation_bits(graph.model)]
+    if precision not in CALIBRATED and options.calib is not None:
+        precision = "int8"
     if options.precision not in (None, precision):
-        raise UsageError(f"{options.source} is quantized: it can only be exported as {precision}")
+        hint = "; --calib DIR quantizes its activations" if precision not in CALIBRATED else ""
+        raise UsageError(
+            f"{options.source} is quantized: it can only be exported as {precision}{hint}"
+        )
     _check_precision(targets, precision)
     return precision
 

@@ -17,9 +17,10 @@ from ..core.values import Logits, StepCheck, Tensor, relative_difference
 from ..export.passes import canonical, fuse
 from ..export.passes.strip_softmax import strip_softmax
 from ..export.quantized import is_quantized, refuse_other_forms, standard_qdq
-from ..export.simplify import simplify, to_opset
+from ..export.simplify import inferred, simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
 from ..models import LoadedModel
+from .softmax import is_probabilities, log_softmax
 from .timing import Stages
 
 # float32 sums in another order differ by 1e-6 or so; above this a step changed the model.
@@ -145,7 +146,7 @@ def checked_graph(
             model = apply(model)
             steps.append(check_step(name, against, expected, run_onnx(model, tensors), STEP_LIMIT))
     if quantized:
-        model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        model = inferred(model)
     return CheckedGraph(
         model=model, steps=tuple(steps), num_classes=expected.shape[1], quantized=quantized
     )
@@ -201,13 +202,18 @@ def run_torch(loaded: LoadedModel, tensors: Tensor) -> Logits:
 class OnnxRunner:
     """Runs an ONNX graph with ONNX Runtime on tensors, not pixels.
 
+    Args:
+        model: The graph.
+        threads: Of one run; 0 is one per core.
+
     Raises:
         GraphError: ONNX Runtime does not take the graph, or not such images.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int = 0) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        options.intra_op_num_threads = threads
         if is_quantized(model):
             # Fused int8 kernels round differently: the graph is run as it is written.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -276,18 +282,6 @@ def _without_softmax(
     limit = 0.02 if is_quantized(model) else STEP_LIMIT
     check_step("strip-softmax", "the softmax", probabilities, again, limit)
     return stripped, logits
-
-
-def is_probabilities(outputs: Logits) -> bool:
-    """Return whether every row, shape (N, classes), is what a softmax gives."""
-    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1.0, atol=1e-3))
-
-
-def log_softmax(logits: Logits) -> Logits:
-    """Return log-probabilities (N, classes), computed in float64."""
-    wide = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    found: Logits = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
-    return found.astype(np.float32)
 
 
 def _check_output(loaded: LoadedModel, logits: Logits) -> None:

@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
 import numpy as np
-import onnx
 
 from ..bundle.manifest import Manifest
-from ..core.errors import UsageError
+from ..core.errors import DataError, UsageError
+from ..core.files import sha256_bytes, sha256_file
 from ..core.preprocess import Preprocess, resolve_preprocess
-from ..core.values import Logits, Pixels
+from ..core.values import Logits, Pixels, Precision
 from ..data.labels import Labels
-from ..models import LoadedModel, load_model
 from ..runtimes import Predictor, load
 from ..runtimes.logits_file import LogitsFile, is_logits_file
-from .graph import OnnxRunner, resolve_input, run_torch
+from ..targets.target import BackendName
+
+if TYPE_CHECKING:
+    from ..models import LoadedModel
 
 # A .pt2 file is a zip file too.
 _MODEL_SUFFIXES: Final = {".pt2", ".onnx"}
+
+
+class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How another process opens the same source again: nothing is left to a default.
+
+    Attributes:
+        name: A bundle's or file's absolute path, or what names a model.
+        sha256: Of the files, the backend and its version; the same means the same logits on
+            machines of one kind.
+        threads: Of the CPU; None leaves it to the runtime.
+        backend: Of a bundle.
+        precision: Likewise.
+        weights: Of a model: a file's absolute path.
+        num_classes: Likewise.
+        preprocess: Likewise.
+    """
+
+    name: str
+    sha256: str
+    threads: int | None = None
+    backend: BackendName | None = None
+    precision: Precision | None = None
+    weights: str | None = None
+    num_classes: int | None = None
+    preprocess: Preprocess | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,20 +62,24 @@ class Live:
     Attributes:
         name: As the user called it.
         backend: What runs it, for the report.
+        spec: How to open it again.
         preprocess: What its images go through.
         size: (height, width) in px.
         classes: Its outputs.
         labels: Their names, where known.
         logits: From pixels (N, H, W, C) to logits (N, classes).
+        predictor: What runs, where the source is a bundle.
     """
 
     name: str
     backend: str
+    spec: SourceSpec
     preprocess: Preprocess
     size: tuple[int, int]
     classes: int
     labels: Labels | None
     logits: Callable[[Pixels], Logits]
+    predictor: Predictor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +109,11 @@ class Recorded:
         """Their names, where known."""
         header = self.file.header
         return _labels(header.labels, header.synsets)
+
+    @property
+    def spec(self) -> SourceSpec:
+        """How to open it again."""
+        return SourceSpec(name=_absolute(str(self.file.path)), sha256=self.file.sha256)
 
 
 Source: TypeAlias = "Live | Recorded"
@@ -106,20 +145,31 @@ def from_predictor(predictor: Predictor) -> Live:
     """Return a loaded bundle as a source."""
     manifest: Manifest = predictor.bundle.manifest
     simulated = " (simulated)" if predictor.fell_back else ""
+    name = str(predictor.bundle.path)
+    spec = SourceSpec(
+        name=_absolute(name),
+        sha256=_digest(
+            predictor.bundle.sha256, predictor.artefact.path, predictor.backend,
+            sorted(predictor.description.items()),
+        ),
+        threads=predictor.threads, backend=predictor.backend, precision=predictor.precision,
+    )  # fmt: skip
     return Live(
-        name=str(predictor.bundle.path),
+        name=name,
         backend=f"{predictor.backend}{simulated}",
+        spec=spec,
         preprocess=manifest.preprocess,
         size=predictor.input_size,
         classes=manifest.num_classes,
         labels=_labels(manifest.labels, manifest.synsets),
         logits=predictor.logits,
+        predictor=predictor,
     )
 
 
 def open_source(
     name: str, options: ModelOptions, *, preprocess: Preprocess | None = None,
-    load_bundle: Callable[[str], Predictor] | None = None,
+    threads: int | None = 1, load_bundle: Callable[[str], Predictor] | None = None,
 ) -> Source:  # fmt: skip
     """Open what the user named.
 
@@ -127,6 +177,8 @@ def open_source(
         name: A bundle's path, a file of logits, or a model source.
         options: For a model.
         preprocess: A model's, where the options name none; so only the model differs.
+        threads: Of the CPU. One: sums are made in another order by more, and a verdict must not
+            depend on the number of cores. None leaves it to the runtime.
         load_bundle: Loads a bundle; by default with a simulation where its backend cannot run.
 
     Raises:
@@ -134,7 +186,9 @@ def open_source(
     """
     path = Path(name)
     if is_model(name):
-        return _open_model(name, options, preprocess)
+        if options.preprocess:
+            preprocess = resolve_preprocess(options.preprocess)
+        return _open_model(name, options.weights, options.num_classes, preprocess, threads)
     if options != ModelOptions():
         raise UsageError(
             f"{name} brings its own weights and preprocessing; leave --weights, --preprocess and "
@@ -142,19 +196,52 @@ def open_source(
         )
     if is_logits_file(path):
         return Recorded(name=name, file=LogitsFile(path))
-    loader = load_bundle or (lambda bundle: load(bundle, allow_fallback=True))
+    loader = load_bundle or (lambda bundle: load(bundle, allow_fallback=True, threads=threads))
     return from_predictor(loader(name))
 
 
-def _open_model(name: str, options: ModelOptions, preprocess: Preprocess | None) -> Live:
-    loaded = load_model(name, weights=options.weights, num_classes=options.num_classes)
+def open_again(spec: SourceSpec) -> Source:
+    """Open a source that another process has open.
+
+    Raises:
+        DataError: It is not the same here.
+        EdgeclsError: It cannot be opened.
+    """
+    path = Path(spec.name)
+    found: Source
+    if spec.backend is not None:
+        found = from_predictor(
+            load(path, backend=spec.backend, precision=spec.precision, threads=spec.threads)
+        )
+    elif is_logits_file(path):
+        found = Recorded(name=spec.name, file=LogitsFile(path))
+    else:
+        weights = None if spec.weights is None else Path(spec.weights)
+        found = _open_model(spec.name, weights, spec.num_classes, spec.preprocess, spec.threads)
+    if found.spec.sha256 != spec.sha256:
+        raise DataError(
+            f"{spec.name} is not the same to every worker: its files, the backend or the backend's "
+            "version differ from those of the process that began the run"
+        )
+    return found
+
+
+def _open_model(
+    name: str, weights: Path | None, num_classes: int | None, preprocess: Preprocess | None,
+    threads: int | None,
+) -> Live:  # fmt: skip
+    # Not above: a worker that runs bundles starts in a twentieth of the time without torch.
+    from ..models import load_model
+    from .graph import resolve_input
+
+    loaded = load_model(name, weights=weights, num_classes=num_classes)
     if loaded.random_weights:
         raise UsageError(f"{name} has random weights: nothing is downloaded; give --weights FILE")
-    chosen, size = resolve_input(
-        loaded, resolve_preprocess(options.preprocess) if options.preprocess else preprocess
-    )
-    run = _runner(loaded, chosen)
+    chosen, size = resolve_input(loaded, preprocess)
+    run = _runner(loaded, chosen, threads)
     blank = np.zeros((1, *size, chosen.channels), np.uint8)
+    file = sha256_file(Path(name)) if Path(name).is_file() else None
+    is_file = file is not None and Path(name).suffix in _MODEL_SUFFIXES
     return Live(
         name=name,
         backend="torch" if loaded.onnx is None else "onnxruntime",
@@ -163,14 +250,57 @@ def _open_model(name: str, options: ModelOptions, preprocess: Preprocess | None)
         classes=run(blank).shape[1],
         labels=None,
         logits=run,
-    )
+        spec=SourceSpec(
+            name=_absolute(name) if is_file else name,
+            sha256=_digest(file, loaded.weights_sha256, _version(loaded)),
+            threads=threads, weights=None if weights is None else _absolute(str(weights)),
+            num_classes=num_classes, preprocess=chosen,
+        ),
+    )  # fmt: skip
 
 
-def _runner(loaded: LoadedModel, preprocess: Preprocess) -> Callable[[Pixels], Logits]:
-    if loaded.onnx is None:
-        return lambda pixels: run_torch(loaded, preprocess.normalize(pixels))
-    runner = OnnxRunner(onnx.ModelProto.FromString(loaded.onnx))
-    return lambda pixels: runner(preprocess.normalize(pixels))
+def _runner(
+    loaded: LoadedModel, preprocess: Preprocess, threads: int | None
+) -> Callable[[Pixels], Logits]:
+    from .graph import OnnxRunner, run_torch
+
+    if loaded.onnx is not None:
+        import onnx
+
+        runner = OnnxRunner(onnx.ModelProto.FromString(loaded.onnx), threads or 0)
+        return lambda pixels: runner(preprocess.normalize(pixels))
+
+    def run(pixels: Pixels) -> Logits:
+        with _torch_threads(threads):
+            return run_torch(loaded, preprocess.normalize(pixels))
+
+    return run
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """Give torch so many threads; its setting is the process's, so it is put back."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _version(loaded: LoadedModel) -> str:
+    return version("torch" if loaded.onnx is None else "onnxruntime")
+
+
+def _digest(*parts: object) -> str:
+    return sha256_bytes(repr(parts).encode())
+
+
+def _absolute(name: str) -> str:
+    """Return a path that holds from every folder."""
+    return str(Path(name).absolute())
 
 
 def _labels(names: tuple[str, ...] | None, synsets: tuple[str, ...] | None) -> Labels | None:

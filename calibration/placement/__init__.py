@@ -15,7 +15,7 @@ from ...core.ranges import RangeTable
 from ...core.values import INT16_OPSET, QuantScheme
 from .full import place_full
 from .fused import place_fused
-from .qdq import Qdq, constant, drop_unused
+from .qdq import Qdq, constant, drop_unused, known
 from .weights_only import place_weights
 
 _PLACEMENTS: Final[dict[str, Callable[[ir.Model, Qdq], None]]] = {
@@ -112,11 +112,10 @@ def _make_symmetric(graph: ir.Graph, node: ir.Node) -> None:
             "symmetric quantization; quantize activations symmetrically, or export the float model "
             "with --calib"
         )
-    codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
-    if codes is None or scale is None or codes.dtype != np.int32:
+    codes, end = constant(node.inputs[0]), node.outputs[0]
+    bias = known(end)
+    if codes is None or bias is None or codes.dtype != np.int32:
         return
-    end = node.outputs[0]
-    bias = (codes.astype(np.float64) * scale).astype(np.float32)
     name = f"{end.name}_float"
     value = ir.Value(
         name=name,

@@ -37,7 +37,7 @@ FIXED_OUTPUTS: Final = {
         "Softmax": QuantParams(1 / 256, -128),
         "Tanh": QuantParams(1 / 128, 0),
     },
-    16: {"Sigmoid": QuantParams(1 / 32768, 0), "Tanh": QuantParams(1 / 32768, 0)},
+    16: {"Sigmoid": QuantParams(1 / 32768, 0, 16), "Tanh": QuantParams(1 / 32768, 0, 16)},
 }
 
 # Operators whose constant operand is a tensor like any other.

@@ -40,8 +40,14 @@ class Qdq:
 
         None, too, where its readers quantize it differently.
         """
-        node = _given_by(value)
-        return _params_of(node) if node is not None else None
+        if value is None:
+            return None
+        producer = value.producer()
+        if producer is not None and is_dequantized(value):
+            return None if constant(producer.inputs[0]) is not None else _params_of(producer)
+        quantizes = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
+        found = {_params_of(node) for node in quantizes}
+        return found.pop() if len(found) == 1 else None
 
     def range(self, value: ir.Value) -> Range:
         """Return the range that a value's pairs cover; the calibrated one where it has none.
@@ -49,12 +55,11 @@ class Qdq:
         Raises:
             CalibrationError: The table lacks it.
         """
-        node = _given_by(value)
-        params = _params_of(node) if node is not None else None
-        if node is not None and params is not None:
-            limits = np.iinfo(_signed(constant(node.inputs[2])))
+        given = self.given(value)
+        if given is not None:
+            limits = np.iinfo(given.dtype)
             lo, hi = (
-                float(code - params.zero_point) * params.scale for code in (limits.min, limits.max)
+                float(code - given.zero_point) * given.scale for code in (limits.min, limits.max)
             )
             return Range(lo, hi)
         found = self._ranges.get(value.name or "")
@@ -150,10 +155,9 @@ class Qdq:
         self, value: ir.Value, params: QuantParams, name: str, before: ir.Node | None = None
     ) -> ir.Value:
         scale = self._scalar(params.scale, np.dtype(np.float32))
-        dtype = self.scheme.activation_dtype
-        zero_point = self._scalar(params.zero_point, dtype)
+        zero_point = self._scalar(params.zero_point, params.dtype)
         name = self._unique(name, "", "_quantized", "_quantize", "_dequantize")
-        codes = _value(f"{name}_quantized", ir.DataType.from_numpy(dtype), value.shape)
+        codes = _value(f"{name}_quantized", ir.DataType.from_numpy(params.dtype), value.shape)
         end = _value(name, ir.DataType.FLOAT, value.shape)
         quantize = ir.node(
             "QuantizeLinear", [value, scale, zero_point], outputs=[codes], name=f"{name}_quantize"
@@ -255,30 +259,14 @@ def is_dequantized(value: ir.Value | None) -> bool:
     return producer is not None and producer.op_type == "DequantizeLinear"
 
 
-def _given_by(value: ir.Value | None) -> ir.Node | None:
-    """Return the Q or DQ that says a value's parameters; None where there is none, or several."""
-    if value is None:
-        return None
-    producer = value.producer()
-    if producer is not None and is_dequantized(value):
-        return None if constant(producer.inputs[0]) is not None else producer
-    quantizes = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
-    return quantizes[0] if len({_params_of(node) for node in quantizes}) == 1 else None
-
-
 def _params_of(node: ir.Node) -> QuantParams | None:
     """Return what a Q or DQ of an activation says, in terms of signed codes."""
     scale, zero_point = constant(node.inputs[1]), constant(node.inputs[2])
     if scale is None or zero_point is None:
         return None
-    shift = int(np.iinfo(zero_point.dtype).min) - int(np.iinfo(_signed(zero_point)).min)
-    return QuantParams(float(scale.flat[0]), int(zero_point.flat[0]) - shift)
-
-
-def _signed(zero_point: NDArray[Any] | None) -> np.dtype[Any]:
-    """Return the signed type of a zero point's width."""
-    assert zero_point is not None
-    return np.dtype(f"int{8 * zero_point.dtype.itemsize}")
+    bits = 8 * zero_point.dtype.itemsize
+    shift = 1 << (bits - 1) if zero_point.dtype.kind == "u" else 0
+    return QuantParams(float(scale.flat[0]), int(zero_point.flat[0]) - shift, bits)
 
 
 def _value(name: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:

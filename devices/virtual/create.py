@@ -1,25 +1,23 @@
-"""Makes a virtual Pi: Debian's packages for arm64, unpacked, and wheels from the package index.
-
-Nothing of this machine's system is changed, and root's rights are not needed: apt works on a state
-of its own, packages are unpacked and not installed, pip installs for another machine.
-"""
+"""Makes a virtual Pi: Debian's packages for arm64, unpacked, and wheels from the package index."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from ...core.errors import MissingError, UsageError
+import msgspec
+
+from ...core.errors import UsageError
 from ...core.files import atomic_directory, cache_folder
 from ...core.progress import Progress
-from .boards import BOARDS, RELEASES, Release
+from .boards import BOARDS, RELEASES, Board, Release
+from .debian import Archive, default_mirror, run
 from .machine import SITE, Record, VirtualPi, check_qemu, furnish
 
 PACKAGES: Final = ("ca-certificates", "coreutils", "dash", "libstdc++6", "python3", "python3-venv")
@@ -27,21 +25,7 @@ PACKAGES: Final = ("ca-certificates", "coreutils", "dash", "libstdc++6", "python
 # What a Raspberry Pi bundle needs of the package index: the package's own list and its backend.
 BACKEND: Final = "ai-edge-litert"
 
-_KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_TOOLS: Final = {"apt-get": "apt", "dpkg-deb": "dpkg"}
-_APT: Final = """\
-Dir "{state}";
-Dir::State "{state}/lib";
-Dir::State::status "{state}/status";
-Dir::Cache "{state}/cache";
-Dir::Etc "{state}/etc";
-APT::Architecture "arm64";
-APT::Architectures {{ "arm64"; }};
-APT::Install-Recommends "false";
-APT::Sandbox::User "";
-Acquire::Languages "none";
-Acquire::Retries "3";
-"""
+T = TypeVar("T")
 
 
 def create(
@@ -74,26 +58,38 @@ def create(
     """
     board, release = _known(board_name, BOARDS), _known(release_name, RELEASES)
     check_qemu()
-    for tool, package in _TOOLS.items():
-        if shutil.which(tool) is None:
-            raise MissingError(
-                f"{tool} is not installed (package {package}): a virtual Pi is made on a Debian, "
-                "an Ubuntu or their like"
-            )
-    if not _KEYRING.is_file():
-        raise MissingError(f"{_KEYRING} is missing; run: apt-get install debian-archive-keyring")
     called = name or (board.name if release.name == "trixie" else f"{board.name}-{release.name}")
     root = (folder or cache_folder("devices")) / called
     pins = constraint.read_text() if constraint is not None else ""
     asked = (board.name, release.name, *_requirements(), *wheels, pins)
-    with contextlib.suppress(OSError, ValueError):
-        there = VirtualPi(root)
-        if there.record.asked == asked:
-            return there
-    mirror = mirror or _mirror()
+    with _alone(root):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            there = VirtualPi(root)
+            if there.record.asked == asked:
+                return there
+        _make(root, board, release, mirror or default_mirror(), asked, wheels, constraint, progress)
+    return VirtualPi(root)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let others that want the same device wait meanwhile."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (root.parent / f".{root.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(
+    root: Path, board: Board, release: Release, mirror: str, asked: tuple[str, ...],
+    wheels: Sequence[str], constraint: Path | None, progress: Progress,
+) -> None:  # fmt: skip
     with atomic_directory(root, durable=False) as made, tempfile.TemporaryDirectory() as state:
         progress.step(f"Debian {release.name} for arm64 from {mirror}")
-        packages = _unpack(release, mirror, Path(state), made)
+        packages = Archive(release.name, mirror, Path(state)).unpack(PACKAGES, made)
+        for part in ("bin", "sbin", "lib"):  # what base-files' script would link
+            if not (made / part).exists():
+                (made / part).symlink_to(f"usr/{part}")
         progress.step(f"wheels for Python {release.python} on aarch64")
         installed = _install([*_requirements(), *wheels], release, made / SITE, constraint)
         record = Record(
@@ -101,10 +97,6 @@ def create(
             wheels=installed, asked=asked,
         )  # fmt: skip
         furnish(made, board, record)
-    return VirtualPi(root)
-
-
-T = TypeVar("T")
 
 
 def _known(name: str, table: Mapping[str, T]) -> T:
@@ -118,42 +110,6 @@ def _requirements() -> list[str]:
     required = importlib.metadata.requires("edgecls") or []
     own = [line.split(";")[0].strip() for line in required if ";" not in line]
     return [*sorted(own), BACKEND]
-
-
-def _mirror() -> str:
-    """Return the Debian archive of this machine's apt."""
-    done = _run(["apt-get", "indextargets", "--format", "$(ORIGIN)|$(CODENAME)|$(REPO_URI)"])
-    for line in done.splitlines():
-        origin, suite, uri = line.split("|", 2)
-        if origin == "Debian" and suite.isalpha():
-            return uri.rstrip("/")
-    raise UsageError(
-        "this machine's apt knows no Debian archive: give one with --mirror URL, or run apt-get "
-        "update"
-    )
-
-
-def _unpack(release: Release, mirror: str, state: Path, root: Path) -> dict[str, str]:
-    """Fetch and unpack Debian's packages; return their versions."""
-    for part in ("lib/lists/partial", "cache/archives/partial", "etc"):
-        (state / part).mkdir(parents=True)
-    (state / "status").touch()
-    source = f"deb [signed-by={_KEYRING}] {mirror} {release.name} main\n"
-    (state / "etc/sources.list").write_text(source)
-    config = state / "apt.conf"
-    config.write_text(_APT.format(state=state))
-    apt = ["apt-get", "-q", "-y", "-c", str(config)]
-    _run([*apt, "update"])
-    _run([*apt, "install", "--download-only", *PACKAGES])
-    versions = {}
-    for file in sorted((state / "cache/archives").glob("*.deb")):
-        _run(["dpkg-deb", "-x", str(file), str(root)])
-        package, version, _ = file.name.split("_")
-        versions[package] = version.replace("%3a", ":")
-    for name in ("bin", "sbin", "lib"):  # what base-files' script would link
-        if not (root / name).exists():
-            (root / name).symlink_to(f"usr/{name}")
-    return versions
 
 
 def _install(
@@ -171,21 +127,6 @@ def _install(
         *(["-c", str(constraint)] if constraint is not None else []),
         *requirements,
     ]  # fmt: skip
-    _run(command)
+    run(command)
     found = importlib.metadata.distributions(path=[str(site)])
     return {item.name: item.version for item in sorted(found, key=lambda item: item.name.lower())}
-
-
-def _run(command: list[str]) -> str:
-    """Run a tool and return what it prints.
-
-    Raises:
-        MissingError: It fails, with the last line that it says.
-    """
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()
-        raise MissingError(f"{Path(command[0]).name} failed ({done.returncode}): {said[-1]}")
-    return done.stdout

@@ -72,6 +72,9 @@ def canonical_qdq(model: ir.Model) -> ir.Model:
     for node in list(graph):
         if node.op_type == "Clip":
             _remove_clip(graph, node)
+    for node in list(graph):
+        if node.op_type == "QuantizeLinear":
+            _requantize_constant(graph, node)
     for node in [node for node in graph if node.op_type in _QDQ]:
         _check(node)
         _write_out_zero_point(graph, node)
@@ -159,6 +162,28 @@ def _write_out_zero_point(graph: ir.Graph, node: ir.Node) -> None:
     node.attributes.pop("output_dtype", None)
 
 
+def _requantize_constant(graph: ir.Graph, node: ir.Node) -> None:
+    """Turn Q(DQ(codes)), per tensor, into the codes that it computes."""
+    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return
+    codes, own = (_constant(_input(producer, index)) for index in (0, 1))
+    scale, zero_point = (_constant(_input(node, index)) for index in (1, 2))
+    if codes is None or own is None or scale is None or own.size != 1 or scale.size != 1:
+        return
+    offset = _constant(_input(producer, 2))
+    values = (codes.astype(np.float64) - (0 if offset is None else int(offset.flat[0]))) * own
+    limits = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
+    shift = 0 if zero_point is None else int(zero_point.flat[0])
+    found = np.rint(values.astype(np.float32) / scale) + shift
+    made = add_constant(
+        graph, f"{_name(node)}_constant", np.clip(found, limits.min, limits.max), limits.dtype
+    )
+    made.type = ir.TensorType(ir.DataType.from_numpy(limits.dtype))
+    ir.convenience.replace_all_uses_with(node.outputs[0], made)
+    graph.remove(node, safe=True)
+
+
 def _transpose_codes(graph: ir.Graph, node: ir.Node) -> None:
     """Turn Transpose(DQ(codes)) into DQ(Transpose(codes))."""
     for use in list(node.outputs[0].uses()):
@@ -208,6 +233,7 @@ def _shift_activation(graph: ir.Graph, node: ir.Node) -> None:
     zero_point, codes = _constant(node.inputs[2]), node.outputs[0]
     users = [use.node for use in codes.uses()]
     plain = all(user.op_type == "DequantizeLinear" for user in users)
+    plain = plain and not codes.is_graph_output()
     if zero_point is None or zero_point.dtype not in _UNSIGNED or not plain:
         return
     shifted = _shifted(zero_point)

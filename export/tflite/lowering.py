@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .layout import Layout, Shape, plain, preferred, reshapable, reshaped, same_memory
 from .moves import LARGEST_RANK, Move
 from .nodes import constant, node_name, shape_of, unsupported
-from .quantization import Quant, dequantized, parameters
+from .quantization import Quant, dequantized, finer, parameters
 from .versions import has_kernel
 from .writer import ModelWriter
 
@@ -154,10 +154,26 @@ class Lowering:
         return found.pop() if len(found) == 1 else None
 
     def int8(
-        self, node: ir.Node, code: int, inputs: Sequence[ir.Value | None], output: ir.Value
+        self,
+        node: ir.Node,
+        code: int,
+        inputs: Sequence[ir.Value | None],
+        output: ir.Value,
+        grids: Mapping[int, Quant] | None = None,
     ) -> Quant | None:
-        """Return the output's parameters where a computation can run on codes; count it."""
+        """Return the output's parameters where a computation can run on codes; count it.
+
+        Args:
+            node: It.
+            code: The TFLite operator.
+            inputs: What it computes with.
+            output: What it makes.
+            grids: By width, the only parameters that the kernel gives, if there are such. Where
+                finer ones are wanted, codes on its grid would be wrong by steps: it stays float.
+        """
         wanted = self.wanted(output)
+        if wanted is not None and grids is not None and finer(wanted, grids[wanted.bits]):
+            wanted = None
         if not has_kernel(code, wanted, *(self.form(value).quant for value in inputs)):
             wanted = None
         self.count(node, int8=wanted is not None)

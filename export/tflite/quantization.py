@@ -112,6 +112,11 @@ def parameters(node: ir.Node) -> Quant:
     return quant
 
 
+def finer(wanted: Quant, grid: Quant) -> bool:
+    """Say whether values on a grid lose more than rounding where others are wanted: 10 %."""
+    return wanted.scale < 0.9 * grid.scale
+
+
 def shifted_codes(codes: NDArray[Any]) -> NDArray[Any] | None:
     """Return int8, uint8, int16 or uint16 codes as the signed type of their width, else None."""
     shift = _SHIFTS.get(codes.dtype)
@@ -157,11 +162,10 @@ def quantized_weight(value: ir.Value | None) -> QuantizedWeight | None:
             "-128, which int8 kernels of some Arm cores multiply wrongly; quantize weights with a "
             "narrow (symmetric) range"
         )
-    per_channel = scale.size > 1 or (scale.ndim == 1 and codes.shape[axis] == 1)
     return QuantizedWeight(
         codes=shifted,
         scales=scale.astype(np.float32).ravel(),
-        axis=axis % codes.ndim if per_channel else None,
+        axis=axis % codes.ndim if scale.size > 1 else None,
     )
 
 

@@ -232,3 +232,35 @@ def test_a_float_graph_is_placed_as_ever(partial: onnx.ModelProto) -> None:
     ranges = collect_ranges(model, images(), method="minmax", seed=0)
 
     assert place_qdq(model, ranges, FULL).model == adopt_qdq(model, FULL, ranges).model
+
+
+def test_given_pairs_keep_their_width() -> None:
+    """A graph of both widths: what only moves values takes the width of the pair it leads to."""
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+    net (float[batch,3,8,8] input) => (float[batch,6,8,8] logits) {
+      r = Relu (input)
+      m = MaxPool <kernel_shape=[1,1]> (r)
+      a = QuantizeLinear (m, s, narrow)
+      b = DequantizeLinear (a, s, narrow)
+      c = QuantizeLinear (input, s, wide)
+      d = DequantizeLinear (c, s, wide)
+      logits = Concat <axis=1> (b, d)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value, name)
+        for name, value in (
+            ("s", np.array(0.02, np.float32)), ("narrow", np.array(4, np.int8)),
+            ("wide", np.array(0, np.int16)),
+        )
+    )  # fmt: skip
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    scheme = QuantScheme(activations="symmetric", placement="full", activation_bits=16)
+    ranges = collect_ranges(model, images(), method="minmax", seed=0)
+    filled = adopt_qdq(model, scheme, ranges).model
+    constants = arrays(filled)
+    nodes = [n for n in filled.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "r"]
+
+    assert [constants[node.input[2]].dtype for node in nodes] == [np.int8]
+    # No kernel reads codes of 16 bits and writes some of 8.
+    assert lower(filled).left_float == ("r",)

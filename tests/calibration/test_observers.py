@@ -4,17 +4,22 @@ import contextlib
 import io
 import math
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
-from onnxruntime.quantization.calibrate import HistogramCollector
+from onnxruntime.quantization import CalibrationDataReader
+from onnxruntime.quantization import CalibrationMethod as OnnxRuntimeMethod
+from onnxruntime.quantization.calibrate import HistogramCollector, create_calibrator
 from scipy import stats
 
+from edgecls.calibration.collect import collect_ranges
 from edgecls.calibration.observers import Histogram, Observer, choose_range
 from edgecls.calibration.observers.entropy import LEVELS, entropy_bins
 from edgecls.calibration.observers.histogram import BINS
@@ -80,6 +85,43 @@ def test_minmax_is_the_smallest_and_the_largest() -> None:
     observer = seen(np.array([1.5, -2.0]), np.array([0.5, 3.0]))
 
     assert choose_range(observer, "minmax", 99.99) == Range(-2.0, 3.0)
+
+
+def test_minmax_is_onnxruntimes(tmp_path: Path) -> None:
+    """The very same floats, of every tensor of a graph whose operators round nothing."""
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        rules (float[1, 3, 8, 8] x) => (float[1, 3, 4, 4] pooled) {
+            rectified = Relu(x)
+            mirrored = Neg(x)
+            larger = Max(rectified, mirrored)
+            pooled = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(larger)
+        }
+    """)
+    graph = onnx.shape_inference.infer_shapes(graph)
+    onnx.save(graph, tmp_path / "graph.onnx")
+    images = np.random.default_rng(0).standard_cauchy((20, 1, 3, 8, 8)).astype(np.float32)
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        left = iter(images)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            image = next(self.left, None)
+            return None if image is None else {"x": image}
+
+    calibrator = create_calibrator(
+        tmp_path / "graph.onnx", calibrate_method=OnnxRuntimeMethod.MinMax,
+        augmented_model_path=str(tmp_path / "augmented.onnx"),
+    )  # fmt: skip
+    calibrator.collect_data(Reader())
+    theirs = {
+        name: Range(*(float(end[0]) for end in data.range_value))
+        for name, data in calibrator.compute_data().items()
+    }
+
+    named = [(f"{index:064x}", image) for index, image in enumerate(images)]
+    assert collect_ranges(graph, named, method="minmax", seed=0).ranges == theirs
+    assert len(theirs) == 5
 
 
 @given(values=values)

@@ -136,6 +136,22 @@ def test_every_pair_of_devices(edgecls: Command, digits: Digits, recorded: Path)
     assert found["pairs"][1]["lower"] == pytest.approx(98.85, abs=0.01)
 
 
+def test_a_run_goes_on_from_its_file_and_from_no_others(
+    edgecls: Command, recorded: Path, tmp_path: Path
+) -> None:
+    command = ["drift", recorded / "pi.logits", "--reference", recorded / "pi.logits", "--json",
+               "--resume", tmp_path / "progress"]  # fmt: skip
+    first, second = edgecls(*command), edgecls(*command)
+    fewer, laxer = edgecls(*command, "--images", 100), edgecls(*command, "--max-drop", 2)
+
+    assert first.code == second.code == 0, first.err
+    assert second.out == first.out
+    assert "11 of 11 parts are done already" in second.err
+    assert fewer.code == laxer.code == 4
+    assert "since it was begun there changed the data and the ground truth;" in fewer.err
+    assert "there changed the options;" in laxer.err
+
+
 def test_plan(edgecls: Command) -> None:
     shown = edgecls("drift", "--plan", "--max-drop", 1)
     done = edgecls("drift", "--plan", "--max-drop", 0.5, "--true-drop", 0.25, "--json")

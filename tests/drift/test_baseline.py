@@ -14,7 +14,7 @@ import pytest
 from edgecls.core.errors import DataError
 from edgecls.core.preprocess import PRESETS
 from edgecls.drift.answers import answers_of
-from edgecls.drift.baseline import Baseline, keep, read_baseline
+from edgecls.drift.baseline import Baseline, keep, kept_answers, read_baseline
 
 NAMES = ["b/2.png", "a/1.png", 'c, "quoted" é.png']
 HASHES = ["1" * 64, "2" * 64, "3" * 64]
@@ -39,7 +39,8 @@ def check(found: Baseline, **changes: Any) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     made().write(tmp_path / "b.json")
     found = read_baseline(tmp_path / "b.json")
-    answers = found.answers(tmp_path / "b.json", NAMES, HASHES)
+    kept = [found.images[name] for name in NAMES]
+    answers = kept_answers(tmp_path / "b.json", NAMES, kept, HASHES)
 
     assert found == made()
     check(found)
@@ -81,8 +82,9 @@ def test_another_data_set_or_preprocessing_is_refused(changes: dict[str, Any], s
 
 
 def test_an_image_that_is_another_file_is_refused() -> None:
+    kept = [made().images[name] for name in NAMES]
     with pytest.raises(DataError, match=r"'a/1\.png' is another file"):
-        made().answers(Path("b.json"), NAMES, [HASHES[0], "f" * 64, HASHES[2]])
+        kept_answers(Path("b.json"), NAMES, kept, [HASHES[0], "f" * 64, HASHES[2]])
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def test_against_the_definition(
     assert found.mean == pytest.approx(
         float(sum(map(Fraction, differences)) / len(differences)), rel=1e-15, abs=0
     )
-    assert found.relative == relative_difference(reference, candidate)
+    relative = relative_difference(reference, candidate)
+    assert found.relative == (None if math.isinf(relative) else relative)
     if truth is None:
         assert metrics.graded is None
         return
@@ -125,6 +126,18 @@ def test_against_the_definition(
         index: truth.count(index) for index in set(truth)
     }
     assert graded(metrics).reliability.images == count
+    matrices = np.zeros((2, 9, 9), int)
+    for a, b, t in zip(ours, theirs, truth, strict=True):
+        matrices[0, t, a[0]] += 1
+        matrices[1, t, b[0]] += 1
+    cells = graded(metrics).confusion
+    assert [cell.truth * 9 + cell.answer for cell in cells] == np.flatnonzero(
+        matrices.sum(0)
+    ).tolist()
+    for cell in cells:
+        counts = matrices[:, cell.truth, cell.answer].tolist()
+        assert [cell.reference, cell.candidate] == counts
+        assert cell.change == counts[1] - counts[0]
 
 
 @given(cases(), st.data())
@@ -157,7 +170,7 @@ def test_batches_and_merges_change_nothing(
 
 
 def test_all_zero_reference() -> None:
-    for candidate, relative in (([0, 1], math.inf), ([0, 0], 0.0)):
+    for candidate, relative in (([0, 1], None), ([0, 0], 0.0)):
         found = compare(["a"], logits([0, 0]), logits(candidate)).differences
         assert found is not None
         assert found.relative == relative

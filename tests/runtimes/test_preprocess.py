@@ -146,3 +146,30 @@ def test_png_keeps_pixels(height: int, width: int, channels: int, seed: int) -> 
     pixels = random.integers(0, 256, (height, width, channels), dtype=np.uint8)
 
     np.testing.assert_array_equal(pixels_from_png(pixels_to_png(pixels)), pixels)
+
+
+@pytest.mark.parametrize("resize", [(32, 48), 20, (37, 11), (90, 130)])
+def test_without_antialiasing_as_torch_interpolates(resize: int | tuple[int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    codes = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    preprocess = Preprocess(resize=resize, crop=0, interpolation="bilinear", antialias=False)
+    found = to_pixels(codes, preprocess)
+    wide = torch.from_numpy(codes).permute(2, 0, 1)[None].double()
+    expected = torch.nn.functional.interpolate(wide, found.shape[:2], mode="bilinear")
+
+    assert np.abs(found - expected[0].permute(1, 2, 0).numpy()).max() <= 1
+
+
+def test_nearest_is_never_antialiased() -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    one, other = (
+        to_pixels(codes, Preprocess(resize=20, crop=0, interpolation="nearest", antialias=value))
+        for value in (True, False)
+    )
+
+    assert (one == other).all()
+
+
+def test_a_filter_that_always_antialiases() -> None:
+    with pytest.raises(ValueError, match="nearest or bilinear"):
+        Preprocess(interpolation="bicubic", antialias=False)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import QuantType
 
 from edgecls.bundle import Bundle
+from edgecls.calibration.placement import place_weights
 from edgecls.core.errors import CheckFailedError, UsageError
 from edgecls.core.progress import Quiet
 from edgecls.runtimes import load
 from edgecls.workflows.export import ExportOptions, export
 
-from .test_foreign_qdq import onnx_scales, tflite_scales
+from .test_foreign_qdq import float_onnx as float_onnx
+from .test_foreign_qdq import onnx_scales, quantized, tflite_scales
 
 if TYPE_CHECKING:
     from ..conftest import Command, Digits
@@ -55,6 +58,56 @@ def test_calib_fills_what_the_graph_lacks(digits: Digits, fused: Path, tmp_path:
     steps = {step.step: step for step in bundle.manifest.steps}
     assert steps["fill-qdq"].limit is None
     assert 0 < steps["fill-qdq"].max_difference < 0.2
+
+
+def test_calib_adds_nothing_to_a_whole_graph(
+    digits: Digits, float_onnx: Path, tmp_path: Path
+) -> None:
+    """ONNX Runtime's form: every tensor has a pair, the logits too."""
+    whole = quantized(digits, float_onnx, tmp_path / "q.onnx", QuantType.QUInt8, symmetric=False)
+    files = []
+    for name, calib in (("plain", None), ("filled", digits.train)):
+        export(options(whole, tmp_path / name, calib=calib, strict_int8=True), Quiet())
+        files.append(Bundle(tmp_path / name / "raspberry-pi").read("model.int8.tflite"))
+
+    assert files[0] == files[1]
+
+
+@pytest.fixture(scope="module")
+def weights_only(float_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights behind DequantizeLinear, and no QuantizeLinear."""
+    path = tmp_path_factory.mktemp("weights") / "weights.onnx"
+    onnx.save(place_weights(onnx.load(float_onnx)), path)
+    assert {n.op_type for n in onnx.load(path).graph.node} & QDQ == {"DequantizeLinear"}
+    return path
+
+
+QDQ = {"QuantizeLinear", "DequantizeLinear"}
+
+
+def test_a_graph_of_quantized_weights_is_int8_weights(weights_only: Path, tmp_path: Path) -> None:
+    export(options(weights_only, tmp_path), Quiet())
+    bundle = Bundle(tmp_path / "raspberry-pi")
+
+    assert bundle.manifest.precision == "int8-weights"
+    assert bundle.manifest.artefacts[0].input.dtype == "float32"
+    assert onnx_scales(weights_only) <= tflite_scales(bundle)
+    for more in ({"strict_int8": True}, {"precision": "int8"}, {"targets": ("jetson",)}):
+        with pytest.raises(UsageError, match="int8-weights"):
+            export(options(weights_only, tmp_path / "refused", **more), Quiet())
+    assert not (tmp_path / "refused").exists()
+
+
+def test_calib_quantizes_the_activations_of_quantized_weights(
+    digits: Digits, weights_only: Path, tmp_path: Path
+) -> None:
+    export(options(weights_only, tmp_path, calib=digits.train, strict_int8=True), Quiet())
+    bundle = Bundle(tmp_path / "raspberry-pi")
+
+    assert bundle.manifest.precision == "int8"
+    assert bundle.manifest.artefacts[0].left_float == ()
+    assert bundle.manifest.artefacts[0].quantized > 3
+    assert onnx_scales(weights_only) <= tflite_scales(bundle)
 
 
 def test_without_calib_strict_int8_names_the_nodes_and_the_fix(fused: Path, tmp_path: Path) -> None:

@@ -90,9 +90,9 @@ def test_lite0_keeps_its_accuracy(
     assert report.verdict.checks[0].upper is not None
     assert report.verdict.checks[0].upper <= 2.0
     assert report.metrics.images == 400
-    assert found["reference_top1"] == pytest.approx(87.25, abs=0.26), "one photo is 0.25 points"
-    assert found["top1_drop"] <= 1.0
-    assert found["agreement"] >= 96.0
+    assert found.reference_top1 == pytest.approx(87.25, abs=0.26), "one photo is 0.25 points"
+    assert found.top1_drop <= 1.0
+    assert found.agreement >= 96.0
 
 
 def noise(
@@ -216,9 +216,9 @@ def test_resnet20_keeps_its_accuracy(edgecls_data: Path, tmp_path: Path) -> None
     bundles = [tmp_path / precision / "raspberry-pi" for precision in precisions]
     found = drift(from_predictor(load(bundles[0])), options, Quiet()).summary()
 
-    assert found["reference_top1"] == pytest.approx(91.4, abs=0.11)
-    assert found["top1_drop"] <= 1.0
-    assert found["agreement"] >= 98.0
+    assert found.reference_top1 == pytest.approx(91.4, abs=0.11)
+    assert found.top1_drop <= 1.0
+    assert found.agreement >= 98.0
     images = sorted((tmp_path / "dev_test1000").rglob("*.png"))[::10]
     (narrow, wide), (_, agreement) = noise(bundles, tmp_path / "graphs" / "float.onnx", images)
     assert wide < 0.7 * narrow

@@ -40,6 +40,7 @@ LOWERINGS: Final[dict[str, Callable[[Lowering, ir.Node], None]]] = {
     "Dropout": shape.dropout,
     "DynamicQuantizeLinear": quantize.dynamic_quantize,
     "Elu": activation.elu,
+    "Erf": activation.erf,
     "Exp": partial(activation.unary, kind=Unary(Op.EXP, int8=True)),
     "Expand": joining.expand,
     "Flatten": shape.reshape,

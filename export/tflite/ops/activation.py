@@ -33,6 +33,10 @@ _RELU6: Final = {
 }
 
 
+_ERF_SLOPE: Final = 0.3275911
+_ERF_POLYNOMIAL: Final = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
+
 @dataclass(frozen=True, slots=True)
 class Unary:
     """A TFLite operator of one input that keeps the shape.
@@ -53,7 +57,7 @@ def unary(ctx: Lowering, node: ir.Node, kind: Unary, options: Any = None) -> Non
     source, output = node.inputs[0], node.outputs[0]
     quant = None
     if kind.int8:
-        quant = ctx.int8(node, kind.code, [source], output)
+        quant = ctx.int8(node, kind.code, [source], output, kind.fixed)
     else:
         ctx.count(node, int8=False)
     form = ctx.padded(ctx.form(source))
@@ -89,7 +93,7 @@ def softmax(ctx: Lowering, node: ir.Node) -> None:
     source, output = node.inputs[0], node.outputs[0]
     rank = len(shape_of(source))
     axis = attribute(node, "axis", -1) % rank
-    quant = ctx.int8(node, Op.SOFTMAX, [source], output)
+    quant = ctx.int8(node, Op.SOFTMAX, [source], output, LOGISTIC)
     form = ctx.padded(ctx.form(source))
     layout = form.layout
     if layout.flattened:
@@ -220,6 +224,33 @@ def swish(ctx: Lowering, node: ir.Node) -> None:
         inner = apply(ctx, Op.MUL, [form, factor], form, schema.MulOptionsT())
     gate = apply(ctx, Op.LOGISTIC, [inner], form)
     finish(ctx, node.outputs[0], apply(ctx, Op.MUL, [form, gate], form, schema.MulOptionsT()))
+
+
+def erf(ctx: Lowering, node: ir.Node) -> None:
+    """Lower Erf, which TFLite has not: sign(x) (1 - t p(t) exp(-x^2)), t = 1 / (1 + c |x|).
+
+    Off by at most 1.5e-7 (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26).
+    """
+    ctx.count(node, int8=False)
+    form = unquantized(ctx, node.inputs[0])
+
+    def mul(one: Form, other: Form | float) -> Form:
+        other = other if isinstance(other, Form) else fixed(ctx, other, form)
+        return apply(ctx, Op.MUL, [one, other], form, schema.MulOptionsT())
+
+    def add(one: Form, other: float) -> Form:
+        return apply(ctx, Op.ADD, [one, fixed(ctx, other, form)], form, schema.AddOptionsT())
+
+    scaled = add(mul(apply(ctx, Op.ABS, [form], form), _ERF_SLOPE), 1.0)
+    share = apply(ctx, Op.DIV, [fixed(ctx, 1.0, form), scaled], form, schema.DivOptionsT())
+    tail = add(mul(share, _ERF_POLYNOMIAL[0]), _ERF_POLYNOMIAL[1])
+    for coefficient in _ERF_POLYNOMIAL[2:]:
+        tail = add(mul(tail, share), coefficient)
+    bell = apply(ctx, Op.EXP, [mul(mul(form, form), -1.0)], form)
+    size = add(mul(mul(mul(tail, share), bell), -1.0), 1.0)
+    # Below 1e-30 the size is 0 to float32.
+    sign = apply(ctx, Op.RELU_N1_TO_1, [mul(form, 1e30)], form)
+    finish(ctx, node.outputs[0], mul(size, sign))
 
 
 def softplus(ctx: Lowering, node: ir.Node) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..layout import NHWC, Shape
 from ..lowering import Form, Lowering
 from ..nodes import attribute, shape_of, unsupported
-from ..quantization import Quant
+from ..quantization import Quant, finer
 from ..steps import apply, finish, fixed
 from ..windows import Window, as_image, image_shape, surround
 
@@ -53,8 +53,8 @@ def average_pool(ctx: Lowering, node: ir.Node) -> None:
     share = _share(window, sizes, positions, include=include)
     exact = same or bool((share == 1).all())
     form = ctx.form(source)
-    quant = form.quant
-    if quant is not None and (not exact or ctx.wanted(output) is None):
+    quant, wanted = form.quant, ctx.wanted(output)
+    if quant is not None and (not exact or wanted is None or finer(wanted, quant)):
         quant = None
     ctx.count(node, int8=quant is not None)
     form = ctx.convert(as_image(ctx, form), NHWC, quant)

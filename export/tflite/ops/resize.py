@@ -12,6 +12,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from ..layout import NHWC
 from ..lowering import Lowering
 from ..nodes import attribute, optional_input, shape_of, unsupported
+from ..quantization import finer
 from .joining import picked
 
 # What TFLite's two flags, align_corners and half_pixel_centers, are in ONNX.
@@ -60,7 +61,9 @@ def resize(ctx: Lowering, node: ir.Node) -> None:
     quant = form.quant
     if mode == "linear":
         # It computes: what nobody quantizes is not rounded either.
-        quant = quant if ctx.wanted(output) is not None else None
+        wanted = ctx.wanted(output)
+        if quant is not None and (wanted is None or finer(wanted, quant)):
+            quant = None
         ctx.count(node, int8=quant is not None)
     data = ctx.convert(form, NHWC, quant).tensor
     size = ctx.writer.constant("size", np.asarray(after[2:], np.int32))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
+from numpy.typing import NDArray
 
 from ..layout import plain
-from ..lowering import Lowering
+from ..lowering import Form, Lowering
 from ..nodes import attribute, optional_input, shape_of, unsupported
+from ..quantization import shifted_codes
 from .joining import picked, unflattened
 
 
@@ -80,6 +83,9 @@ def pad(ctx: Lowering, node: ir.Node) -> None:
     for index, axis in enumerate(axes):
         pads[axis % rank] = (amounts[index], amounts[index + len(axes)])
     form = unflattened(ctx, ctx.form(source))
+    if source is not None and source.dtype is not None and source.dtype.is_integer():
+        _pad_codes(ctx, node, form, pads, fill)
+        return
     if fill is None or not fill.any():
         ctx.set(output, replace(form, pads=tuple(pads)))
         return
@@ -91,6 +97,33 @@ def pad(ctx: Lowering, node: ir.Node) -> None:
     value = ctx.writer.constant("fill", amount if quant is None else quant.codes(amount), quant)
     widths = np.asarray([pads[axis] for axis in form.layout.perm], np.int32)
     inputs = [form.tensor, ctx.writer.constant("pads", widths), value]
+    out = ctx.new(output, form.layout, quant)
+    ctx.writer.operator(Op.PADV2, inputs, [out], schema.PadV2OptionsT())
+
+
+def _pad_codes(
+    ctx: Lowering,
+    node: ir.Node,
+    form: Form,
+    pads: list[tuple[int, int]],
+    fill: NDArray[Any] | None,
+) -> None:
+    """Lower a Pad between Q and DQ: what it fills with is a code, of the graph's type."""
+    source, output, quant = node.inputs[0], node.outputs[0], form.quant
+    assert source is not None
+    assert source.dtype is not None
+    codes = np.zeros(1, source.dtype.numpy()) if fill is None else fill.reshape(1)
+    shifted = shifted_codes(codes)
+    if quant is None or shifted is None:
+        raise unsupported(node, f"it pads {codes.dtype}", "pad what is not quantized yet")
+    if int(shifted[0]) == quant.zero_point:
+        ctx.set(output, replace(form, pads=tuple(pads)))
+        return
+    form = ctx.padded(form)
+    widths = np.asarray([pads[axis] for axis in form.layout.perm], np.int32)
+    value = ctx.writer.constant("fill", shifted, quant)
+    inputs = [form.tensor, ctx.writer.constant("pads", widths), value]
+    ctx.count(node, int8=True)
     out = ctx.new(output, form.layout, quant)
     ctx.writer.operator(Op.PADV2, inputs, [out], schema.PadV2OptionsT())
 

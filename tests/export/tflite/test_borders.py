@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
+import scipy.special
 from ai_edge_litert import schema_py_generated as schema
 from onnx import helper
 
@@ -203,3 +205,94 @@ def test_negative_scale_is_refused(lab):
 
     with pytest.raises(GraphError, match="positive float32 scale"):
         lower(lab.graph(nodes, (1, 4), constants))
+
+
+def pairs(body, opset=20, **constants):
+    """A graph of text; what it reads beside x are constants."""
+    head = f'<ir_version: 10, opset_import: ["" : {opset}]>\nnet (float[1,4,6,6] x) => (float[N] y)'
+    model = onnx.parser.parse_model(f"{head} {{ {body} }}")
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def answers(lab, lowered, inputs):
+    found = lab.tflite(lowered, inputs)
+    if found.dtype == np.float32:
+        return found
+    scale, zero_point = lab.output_params(lowered)
+    return (found.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+PAIR = "q = QuantizeLinear (x, s, z)\n d = DequantizeLinear (q, s, z)\n"
+END = "p = QuantizeLinear (o, t, z)\n e = DequantizeLinear (p, t, z)\n y = Flatten (e)"
+
+
+@pytest.mark.parametrize("ratio", [0.2, 1.0])
+@pytest.mark.parametrize(
+    ("operator", "grid"),
+    [
+        ("Sigmoid (d)", 1 / 256),
+        ("Tanh (d)", 1 / 128),
+        ("Softmax <axis=1> (d)", 1 / 256),
+        ("AveragePool <kernel_shape=[2,2], strides=[2,2]> (d)", 0.02),
+        ('Resize <mode="linear"> (d, "", two)', 0.02),
+    ],
+)
+def test_a_scale_finer_than_the_kernels_grid_is_kept_in_float(lab, operator, grid, ratio):
+    """Codes on the grid of the kernel would be wrong by steps of the scale that is wanted."""
+    model = pairs(
+        PAIR + f"o = {operator}\n" + END, s=np.float32(0.02), z=np.int8(0),
+        t=np.float32(grid * ratio), two=np.array([1, 1, 2, 2], np.float32),
+    )  # fmt: skip
+    inputs = lab.data(model)
+    (expected,) = lab.onnx(model, inputs)
+    lowered = lower(model)
+    steps = np.abs(expected - answers(lab, lowered, inputs)) / np.float32(grid * ratio)
+
+    assert steps.max() < 1.5
+    assert len(lowered.left_float) == (ratio < 1)
+
+
+@pytest.mark.parametrize("fill", [None, 0, 3, -30])
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_codes_are_padded_with_a_code(lab, fill, unsigned):
+    dtype, shift = (np.uint8, 128) if unsigned else (np.int8, 0)
+    model = pairs(
+        "q = QuantizeLinear (x, s, z)\n"
+        + ("o = Pad (q, pads, fill)\n" if fill is not None else "o = Pad (q, pads)\n")
+        + "e = DequantizeLinear (o, s, z)\n y = Flatten (e)",
+        s=np.float32(0.05), z=dtype(3 + shift), pads=np.array([0, 0, 1, 2, 0, 0, 2, 1]),
+        fill=dtype((fill or 0) + shift),
+    )  # fmt: skip
+    inputs = lab.data(model)
+    (expected,) = lab.onnx(model, inputs)
+
+    np.testing.assert_array_equal(answers(lab, lower(model), inputs), expected)
+
+
+def test_one_scale_in_a_vector_is_the_whole_tensors(lab):
+    """The axis is then of no account: a depthwise convolution's second is one channel."""
+    codes = lab.rng.integers(-127, 128, (4, 1, 3, 3)).astype(np.int8)
+    model = pairs(
+        PAIR + "w = DequantizeLinear (c, v, k)\n o = Conv <group=4> (d, w)\n" + END,
+        s=np.float32(0.03), z=np.int8(0), t=np.float32(0.05), c=codes,
+        v=np.array([0.01], np.float32), k=np.array([0], np.int8),
+    )  # fmt: skip
+    inputs = lab.data(model)
+    (expected,) = lab.onnx(model, inputs)
+    lowered = lower(model)
+
+    assert lowered.left_float == ()
+    assert np.abs(expected - answers(lab, lowered, inputs)).max() <= 0.0501
+
+
+def test_erf_alone(lab):
+    model = lab.one("Erf", (1, 3, 20, 20))
+    (found,) = [lab.tflite(lower(model), lab.data(model))]
+
+    expected = scipy.special.erf(lab.data(model).astype(np.float64))
+    np.testing.assert_allclose(found, expected, atol=1e-6)

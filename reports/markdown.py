@@ -1,12 +1,35 @@
-"""A drift report as Markdown, for a pull request's summary."""
+"""Reports as Markdown, for a pull request's summary."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from .report import DriftReport
-from .wording import HEADINGS, assumption, check_notes, check_row, class_name, confidence, number
+from ..drift.explanation import Explanation
+from ..drift.explanation_wording import (
+    COSTS_EXPLAINED,
+    LAYER_HEADINGS,
+    blame_sentence,
+    cost_cells,
+    explained,
+    layer_cells,
+    layers_heading,
+)  # fmt: skip
+from ..drift.matrix import Matrix
+from ..drift.report import DriftReport
+from ..drift.wording import (
+    HEADINGS,
+    accuracy_rows,
+    agreement,
+    assumption,
+    check_notes,
+    check_row,
+    class_name,
+    confidence,
+    difference_sentence,
+    latency_rows,
+    number,
+)  # fmt: skip
 
 _FLIPS_SHOWN: Final = 50
 _ESCAPES: Final = str.maketrans(
@@ -40,6 +63,7 @@ def to_markdown(report: DriftReport) -> str:
         "",
         *_accuracy_lines(report),
         *_difference_lines(report),
+        *_latency_lines(report),
         *_flip_lines(report),
     ]
     if report.skipped:
@@ -53,23 +77,73 @@ def to_markdown(report: DriftReport) -> str:
     return "\n".join(lines) + "\n"
 
 
+def matrix_to_markdown(found: Matrix) -> str:
+    """Return every pair's agreement as Markdown."""
+    pairs = {(pair.first, pair.second): pair for pair in found.pairs}
+    places = range(len(found.sources))
+    rows = []
+    for row, (name, backend) in enumerate(zip(found.sources, found.backends, strict=True)):
+        cells = [pairs.get((row, column)) for column in places[1:]]
+        rows.append(
+            (f"{row + 1}. {name}, {backend}", *(agreement(pair) if pair else "" for pair in cells))
+        )
+    lines = [
+        f"# Agreement on {found.images} images",
+        "",
+        "Images with the same top-1 answer, with 95 % intervals (Wilson).",
+        "",
+        *_table(("", *(str(place + 1) for place in places[1:])), rows),
+    ]
+    if found.skipped:
+        skipped = [(item.image, item.reason) for item in found.skipped]
+        lines += ["", "## Images that could not be compared", ""]
+        lines += _table(("image", "why"), skipped)
+    return "\n".join(lines) + "\n"
+
+
+def explanation_to_markdown(found: Explanation) -> str:
+    """Return where a drop comes from as Markdown."""
+    rows: list[tuple[str, ...]] = [
+        (
+            stage.stage, stage.expected, stage.found, *cost_cells(stage.cost),
+            "" if stage.alone is None else number(stage.alone.points),
+            "yes" if stage in found.blamed else "no",
+        )
+        for stage in found.stages
+    ]  # fmt: skip
+    rows.append(("all", "", "", *cost_cells(found.total), "", ""))
+    lines = [
+        "# Where the drop comes from",
+        "",
+        f"{explained(found)} {blame_sentence(found)}".translate(_ESCAPES),
+        "",
+        *_table(("stage", "expected", "found", "costs", "true cost", "alone", "shown"), rows),
+        "",
+        COSTS_EXPLAINED,
+    ]
+    if found.same:
+        lines += ["", f"No difference in: {', '.join(found.same)}."]
+    if found.layers:
+        cells = [(layer.name, layer.operator, *layer_cells(layer)) for layer in found.layers]
+        lines += ["", f"## {layers_heading(found)}", "", *_table(LAYER_HEADINGS, cells)]
+    lines += [""] * bool(found.notes) + [f"- {plain(note)}" for note in found.notes]
+    return "\n".join(lines) + "\n"
+
+
 def _accuracy_lines(report: DriftReport) -> list[str]:
     found = report.summary()
     rows = [
-        (name, *(number(found[f"{side}_{key}"]) + " %" for side in ("reference", "candidate")))
-        for name, key in (("top-1", "top1"), ("top-5", "top5"), ("ECE", "ece"))
-        if report.metrics.graded is not None
+        (name, f"{number(reference)} %", f"{number(candidate)} %")
+        for name, reference, candidate in accuracy_rows(found)
     ]
     lines = [*_table(("", "reference", "candidate"), rows), ""] if rows else []
-    low, high = found["agreement_interval"]
-    text = (
-        f"Top-1 agreement {number(found['agreement'])} % (95 % interval {low:.2f} .. {high:.2f})."
-    )
+    low, high = found.agreement_interval
+    text = f"Top-1 agreement {number(found.agreement)} % (95 % interval {low:.2f} .. {high:.2f})."
     graded = report.metrics.graded
     if graded is not None:
         text += (
             f" {graded.top1.only_reference} right answers were lost and "
-            f"{graded.top1.only_candidate} gained (exact McNemar p = {found['mcnemar_p']:.2g})."
+            f"{graded.top1.only_candidate} gained (exact McNemar p = {found.mcnemar_p:.2g})."
         )
     return [*lines, text, ""]
 
@@ -80,19 +154,26 @@ def _difference_lines(report: DriftReport) -> list[str]:
         return []
     header = ("difference", "median", "90 %", "99 %", "99.9 %")
     rows = [
-        (name, *(f"{value:.3g}" for value in summary[key].values()))
-        for name, key in (
-            ("of a logit", "logit_difference"),
-            ("of an image's probabilities", "probability_difference"),
+        (name, *(f"{value:.3g}" for value in values.values()))
+        for name, values in (
+            ("of a logit", summary.logit_difference),
+            ("of an image's probabilities", summary.probability_difference),
         )
+        if values is not None
     ]
     return [
-        f"Logits differ by {found.mean:.4g} on average and by {found.largest:.4g} at most, which "
-        f"is {found.relative:.4g} of the largest.",
+        difference_sentence(found),
         "",
         *_table(header, rows),
         "",
     ]
+
+
+def _latency_lines(report: DriftReport) -> list[str]:
+    rows = latency_rows(report)
+    if not rows:
+        return []
+    return [*_table(("time of one image", "median", "90 %", "images"), rows), ""]
 
 
 def _flip_lines(report: DriftReport) -> list[str]:

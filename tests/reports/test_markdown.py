@@ -1,18 +1,18 @@
-"""The report that carries a verdict: JSON, Markdown, and the words of a check."""
+"""The report that carries a verdict: its JSON, Markdown, and the words of a check."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgecls.core.errors import UsageError
 from edgecls.drift import Budgets, DriftReport, Metrics, Skipped, compare, judge
+from edgecls.drift.explanation import Explanation
+from edgecls.drift.explanation_wording import cost_cells
 from edgecls.drift.gate import Check
-from edgecls.drift.markdown import to_markdown
 from edgecls.drift.wording import check_notes, check_row
+from edgecls.reports.markdown import explanation_to_markdown, to_markdown
 
 
 def metrics(*, images: int, lost: int, truth: bool = True) -> Metrics:
@@ -149,17 +149,14 @@ def test_words_of_a_class_check() -> None:
     ]
 
 
-def test_the_ending_chooses_the_form(tmp_path: Path) -> None:
-    report().write(tmp_path / "drift.json")
-    report().write(tmp_path / "drift.md")
+def test_markdown_of_an_explanation(explanation: Explanation) -> None:
+    lines = explanation_to_markdown(explanation).splitlines()
+    interval = cost_cells(explanation.stages[0].cost)[1]
 
-    assert (tmp_path / "drift.json").read_bytes() == report().to_json()
-    assert (tmp_path / "drift.md").read_text() == to_markdown(report())
-
-
-@pytest.mark.parametrize("name", ["drift.html", "drift", "drift.json.txt"])
-def test_an_unknown_ending(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"\.json or \.md"):
-        report().write(tmp_path / name)
-
-    assert not list(tmp_path.iterdir())
+    assert lines[0] == "# Where the drop comes from"
+    assert "Shown to cost something: channel order." in lines[2]
+    assert f"| channel order | RGB | BGR | 9.00 | {interval} | 9.00 | yes |" in lines
+    assert "No difference in: orientation, normalisation." in lines
+    assert any(line.endswith("| Conv | 41.00 % | 3.00 % | 2.00 % | 0.5 | - |") for line in lines)
+    assert "<script>" not in "".join(lines)
+    assert lines[-1].startswith("- x")

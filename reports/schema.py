@@ -1,0 +1,64 @@
+"""The JSON Schemas of the JSON reports, from the structs that are written."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any, Final
+
+import msgspec
+
+from ..drift import explanation, matrix, report
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+# Struct and field of what is left out of the files.
+_LEFT_OUT: Final = (("Document", "labels"), ("Reliability", "moments"))
+
+
+def schemas() -> dict[str, bytes]:
+    """Return each schema's file by its name; the same every time."""
+    return {
+        "drift-explanation.schema.json": _schema(
+            explanation.Explanation, "edgecls drift --explain", explanation.SCHEMA_VERSION
+        ),
+        "drift-report.schema.json": _schema(
+            report.Document, "edgecls drift report", report.SCHEMA_VERSION
+        ),
+        "drift-matrix.schema.json": _schema(
+            matrix.Matrix, "edgecls drift of several sources", matrix.SCHEMA_VERSION
+        ),
+    }
+
+
+def _schema(struct: type[msgspec.Struct], title: str, version: int) -> bytes:
+    found: dict[str, Any] = msgspec.json.schema(struct)
+    definitions = found["$defs"]
+    inherited = "\n".join(inspect.cleandoc(base.__doc__ or "") for base in struct.__mro__[1:-2])
+    for name, field in _LEFT_OUT:
+        if name in definitions:
+            del definitions[name]["properties"][field]
+    for definition in definitions.values():
+        _describe(definition, inherited if definition["title"] == struct.__name__ else "")
+        if "properties" in definition:
+            # What has a default is written too.
+            definition["required"] = sorted(definition["properties"])
+            for value in definition["properties"].values():
+                value.pop("default", None)
+    definitions[struct.__name__]["properties"]["schema_version"] = {"const": version}
+    document = {"$schema": _DIALECT, "title": title, **found}
+    return msgspec.json.format(msgspec.json.encode(document, order="sorted"), indent=2) + b"\n"
+
+
+def _describe(definition: dict[str, Any], inherited: str) -> None:
+    """Give each property its part of the struct's docstring."""
+    # Python 3.13 takes the indentation away itself.
+    text = inspect.cleandoc(definition["description"])
+    definition["description"] = " ".join(text.partition("\nAttributes:\n")[0].split())
+    for name, meaning in re.findall(
+        r"^    (\w+): (.*(?:\n {8}.*)*)", f"{text}\n{inherited}", re.MULTILINE
+    ):
+        place = definition.get("properties", {}).get(name)
+        if place is not None:
+            place["description"] = " ".join(meaning.split())
+        elif "prefixItems" in definition:
+            definition["description"] += f" {name}: {' '.join(meaning.split())}"

@@ -1,0 +1,103 @@
+"""A report as a file; its name's ending says in which form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from ..core.errors import UsageError
+from ..core.files import write_atomic
+from ..core.text import as_utf8
+from ..drift.explanation import Explanation
+from ..drift.matrix import Matrix
+from ..drift.report import DriftReport
+from .html import explanation_to_html, matrix_to_html, to_html
+from .junit import to_junit
+from .markdown import explanation_to_markdown, matrix_to_markdown, to_markdown
+from .sarif import to_sarif
+
+SUFFIXES: Final[tuple[str, ...]] = (".json", ".md", ".xml", ".sarif", ".html")
+# A comparison of several sources and an explanation have no checks that could pass or fail.
+UNJUDGED_SUFFIXES: Final[tuple[str, ...]] = (".json", ".md", ".html")
+
+
+def write_report(report: DriftReport, path: Path, *, images: Path | None = None) -> None:
+    """Write a drift check: the old file or the whole new one, never a part.
+
+    Args:
+        report: What was found.
+        path: Ends in one of ``SUFFIXES``.
+        images: The folder that the images' names start from, for the thumbnails of HTML.
+
+    Raises:
+        UsageError: Another ending.
+        OSError: The file cannot be written.
+    """
+    suffix = check_report_path(path)
+    if suffix == ".json":
+        data = report.to_json()
+    elif suffix == ".md":
+        data = as_utf8(to_markdown(report)).encode()
+    elif suffix == ".xml":
+        data = to_junit(report)
+    elif suffix == ".sarif":
+        data = to_sarif(report)
+    else:
+        data = to_html(report, images).encode()
+    write_atomic(path, data)
+
+
+def write_matrix(found: Matrix, path: Path) -> None:
+    """Write a comparison of several sources; as ``write_report``.
+
+    Raises:
+        UsageError: An ending that is not in ``UNJUDGED_SUFFIXES``.
+        OSError: The file cannot be written.
+    """
+    suffix = check_report_path(path, judged=False)
+    if suffix == ".json":
+        data = found.to_json()
+    elif suffix == ".md":
+        data = as_utf8(matrix_to_markdown(found)).encode()
+    else:
+        data = matrix_to_html(found).encode()
+    write_atomic(path, data)
+
+
+def write_explanation(found: Explanation, path: Path) -> None:
+    """Write where a drop comes from; as ``write_report``.
+
+    Raises:
+        UsageError: An ending that is not in ``UNJUDGED_SUFFIXES``.
+        OSError: The file cannot be written.
+    """
+    suffix = check_report_path(path, judged=False)
+    if suffix == ".json":
+        data = found.to_json()
+    elif suffix == ".md":
+        data = as_utf8(explanation_to_markdown(found)).encode()
+    else:
+        data = explanation_to_html(found).encode()
+    write_atomic(path, data)
+
+
+def check_report_path(path: Path, *, judged: bool = True) -> str:
+    """Return the ending of ``path`` in lower case.
+
+    Args:
+        path: Where a report is to be written.
+        judged: Whether it has a verdict; several sources are only compared with each other.
+
+    Raises:
+        UsageError: No report can be written in the form that it asks for.
+    """
+    suffixes = SUFFIXES if judged else UNJUDGED_SUFFIXES
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        *others, last = suffixes
+        why = "" if judged else " (without a verdict there is nothing to pass or fail)"
+        raise UsageError(
+            f"--report {path}: expected a name that ends in {', '.join(others)} or {last}, "
+            f"found {path.suffix or 'no ending'}{why}"
+        )
+    return suffix
