@@ -26,6 +26,7 @@ from ...runtimes.conftest import (  # noqa: F401
     tflite_int8,
     weights,
 )
+from ...virtual.conftest import pi5  # noqa: F401
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -146,7 +147,11 @@ def other(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_cache(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if "pi5" in request.fixturenames:
+        return  # virtual Pis lie in the user's cache
     monkeypatch.setenv("EDGECLS_CACHE", str(tmp_path / "here"))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 

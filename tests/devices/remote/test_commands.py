@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import subprocess
 import sys
 import threading
-import time
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from edgecls.core.version import VERSION
 from edgecls.devices.remote import worst
 from edgecls.runtimes.logits_file import LogitsFile
 
@@ -20,6 +23,8 @@ from ...runtimes.conftest import encoded, photo
 from .conftest import SSHD, Server, start
 
 if TYPE_CHECKING:
+    from edgecls.devices.virtual import VirtualPi
+
     from ...conftest import Command
 
 pytestmark = [pytest.mark.skipif(SSHD is None, reason="sshd is not installed"), pytest.mark.slow]
@@ -38,17 +43,49 @@ def config(folder: Path, *more: str, **servers: Server) -> Path:
     return file
 
 
-def drop_after_a_chunk(server: Server, kept: Path) -> threading.Thread:
+def make_wheel(folder: Path) -> Path:
+    """Write a wheel of this tree as setuptools would, without asking for setuptools."""
+    project = msgspec.toml.decode((ROOT / "pyproject.toml").read_bytes())
+    info = f"edgecls-{VERSION}.dist-info"
+    required = [f"Requires-Dist: {line}" for line in project["project"]["dependencies"]]
+    (backend,) = project["project"]["optional-dependencies"]["litert"]
+    required += ["Provides-Extra: litert", f'Requires-Dist: {backend}; extra == "litert"']
+    head = ["Metadata-Version: 2.1", "Name: edgecls", f"Version: {VERSION}"]
+    files = {
+        f"{info}/METADATA": "\n".join([*head, *required, ""]),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    for package in project["tool"]["setuptools"]["packages"]:
+        inner = package.replace(".", "/")
+        for file in (ROOT.parent / inner.replace("edgecls", ROOT.name, 1)).glob("*.py"):
+            files[f"{inner}/{file.name}"] = file.read_text()
+    record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    folder.mkdir()
+    wheel = folder / f"edgecls-{VERSION}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as packed:
+        for name, text in (files | {f"{info}/RECORD": record}).items():
+            packed.writestr(name, text)
+    return wheel
+
+
+@contextlib.contextmanager
+def dropped_after_a_chunk(server: Server, kept: Path) -> Iterator[None]:
     """Break the connection once the first chunk's answers are here."""
+    ended = threading.Event()
 
     def wait() -> None:
-        while not list(kept.glob("*/*.jsonl")):
-            time.sleep(0.005)
-        server.drop()
+        while not ended.wait(0.005):
+            if list(kept.glob("*/*.jsonl")):
+                server.drop()
+                return
 
-    thread = threading.Thread(target=wait, daemon=True)
+    thread = threading.Thread(target=wait)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.fixture
@@ -91,10 +128,9 @@ def test_recorded_logits_are_the_same_file(
 ) -> None:
     """With a connection that breaks in the middle."""
     file = config(tmp_path, kitchen=server)
-    thread = drop_after_a_chunk(server, tmp_path / "here/remote")
     command = ["predict", pi_bundle, "--data", many, "--threads", "1", "--save-logits"]
-    there = edgecls(*command, tmp_path / "there.logits", "--on", "kitchen", "-c", file)
-    thread.join()
+    with dropped_after_a_chunk(server, tmp_path / "here/remote"):
+        there = edgecls(*command, tmp_path / "there.logits", "--on", "kitchen", "-c", file)
     mine = edgecls(*command, tmp_path / "mine.logits")
 
     assert (there.code, mine.code) == (0, 0)
@@ -113,9 +149,8 @@ def test_the_same_command_goes_on(
     monkeypatch.setattr(fleet.on_each, "__defaults__", ((),))
     file = config(tmp_path, kitchen=server)
     command = ["predict", pi_bundle, "--data", many, "--json", "--on", "kitchen", "-c", file]
-    thread = drop_after_a_chunk(server, tmp_path / "here/remote")
-    first = edgecls(*command)
-    thread.join()
+    with dropped_after_a_chunk(server, tmp_path / "here/remote"):
+        first = edgecls(*command)
 
     (found,) = map(json.loads, first.out.splitlines())
     assert first.code == 3
@@ -245,12 +280,7 @@ def test_a_wheel_is_installed_and_used(
     server: Server, edgecls: Command, pi_bundle: Path, tmp_path: Path
 ) -> None:
     """The packages that it needs come from PYTHONPATH here, so that no index is asked."""
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
-         "--no-index", "-w", tmp_path / "wheels", ROOT],
-        check=True,
-    )  # fmt: skip
-    (wheel,) = (tmp_path / "wheels").iterdir()
+    wheel = make_wheel(tmp_path / "wheels")
     packages = [path for path in sys.path if path.endswith("site-packages")]
     bare = start(tmp_path / "bare", {"PYTHONPATH": ":".join(packages), "PIP_NO_INDEX": "1"})
     try:
@@ -286,36 +316,33 @@ def test_the_worst_exit_code(codes: list[int], expected: int) -> None:
     assert worst(codes) == expected
 
 
-def test_the_emulated_pi_behind_ssh(
-    edgecls: Command, pi_bundle: Path, photos: list[Path], tmp_path: Path
+def test_the_emulated_pi_with_and_without_ssh(
+    edgecls: Command, pi5: VirtualPi, pi_bundle: Path, photos: list[Path], tmp_path: Path
 ) -> None:
-    """The Pi's Python, LiteRT and instruction set, at the other end of OpenSSH."""
-
+    """The Pi's Python, LiteRT and instruction set, at the other end of OpenSSH and directly."""
     pytest.importorskip("asyncssh")
-    if shutil.which("qemu-aarch64-static") is None:
-        pytest.skip("qemu-user-static is not installed")
-    from ...virtual.conftest import pi_of
-
-    pi = pi_of("pi5", "trixie")
-    server = start(tmp_path / "board", pi.environment({"EDGECLS_CACHE": str(tmp_path / "board/c")}))
-    server.python = str(pi.launchers / "python3")
+    environment = pi5.environment({"EDGECLS_CACHE": str(tmp_path / "board/cache")})
+    server = start(tmp_path / "board", environment)
+    server.python = str(pi5.launchers / "python3")
+    out, mine = tmp_path / "logits", tmp_path / "mine"
+    predict = ["predict", pi_bundle, "--data", photos[0].parent, "--save-logits"]
+    both = ["--on", "board", "--on", pi5.name, "-c", config(tmp_path, board=server)]
     try:
-        file = config(tmp_path, board=server)
-        verified = edgecls("verify", pi_bundle, "--on", "board", "-c", file, "--json")
-        out = tmp_path / "logits"
-        done = edgecls("predict", pi_bundle, "--data", photos[0].parent, "--save-logits", out,
-                       "--on", "board", "-c", file)  # fmt: skip
-        looked = edgecls("doctor", "--on", "board", "-c", file, "--json")
+        verified = edgecls("verify", pi_bundle, *both, "--json")
+        looked = edgecls("doctor", *both, "--json")
+        done = edgecls(*predict, out, "--on", "board", "-c", both[-1])
     finally:
         server.stop()
-    mine = tmp_path / "mine"
-    edgecls("predict", pi_bundle, "--data", photos[0].parent, "--save-logits", mine)
+    edgecls(*predict, mine)
 
-    assert json.loads(verified.out)["result"]["description"]["xnnpack"] == "yes"
-    findings = {finding["name"]: finding for finding in json.loads(looked.out)["result"]}
-    assert "aarch64" in findings["machine"]["detail"]
+    for line in verified.out.splitlines():
+        assert json.loads(line)["result"]["description"]["xnnpack"] == "yes"
+    for line in looked.out.splitlines():
+        findings = {finding["name"]: finding for finding in json.loads(line)["result"]}
+        assert "aarch64" in findings["machine"]["detail"]
+    assert len(verified.out.splitlines()) == len(looked.out.splitlines()) == 2
     assert done.code == 4  # one of the photos is none
-    there, here_ = LogitsFile(out), LogitsFile(mine)
-    assert there.images == here_.images
+    there, here = LogitsFile(out), LogitsFile(mine)
+    assert there.images == here.images
     digests = [digest for _, digest in there.images]
-    assert (there.logits(digests) == here_.logits(digests)).all()
+    assert (there.logits(digests) == here.logits(digests)).all()
