@@ -47,9 +47,9 @@ machine that boots: `make nightly`.
 """
 
 TAIL: Final = """
-The device half's own tests run on Python 3.10 to 3.13 in CI (`.github/workflows/ci.yml`), and on the
-virtual Pis' Python in `make test-pi`. int8 answers of LiteRT on x86-64 are what the golden samples of a
-raspberry-pi bundle hold; `edgecls verify` on the device says whether it answers alike.
+The device half's own tests run on Python 3.10 to 3.13 in CI (`.github/workflows/ci.yml`), and on
+the virtual Pis' Python in `make test-pi`. int8 answers of LiteRT on x86-64 are what the golden
+samples of a raspberry-pi bundle hold; `edgecls verify` on the device says whether it answers alike.
 """
 
 
