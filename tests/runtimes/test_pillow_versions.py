@@ -16,8 +16,9 @@ from .conftest import Made, MakeBundle, encoded, photo
 
 pytestmark = pytest.mark.slow
 
-# Since 13, Pillow resizes the height first where it shrinks an image that is more than twice as
-# tall as wide; the intermediate image is rounded to codes, so that a code moves here and there.
+# Since 13, Pillow resizes the height first where that is less work, as it is of an image more than
+# twice as tall as wide; the image in between is rounded to codes, so that a code moves here and
+# there. See docs/preprocess.md.
 HEIGHT_FIRST = 13
 
 SAMPLES = [
