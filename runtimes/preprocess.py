@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,9 @@ _SAMPLING: Final = {
 }
 
 # Above both, only what the crop keeps is resized; it differs from torchvision by a code at most.
+# How far Lanczos looks, in pixels of the smaller image.
+_WIDEST_FILTER: Final = 3.0
+
 _LARGE_PIXELS: Final = 1 << 24
 _LARGE_GROWTH: Final = 4
 
@@ -144,11 +148,25 @@ def _scaled(
     box: tuple[float, float, float, float],
     preprocess: Preprocess,
 ) -> Image.Image:
-    """Return what lies in ``box``, in px, as an image of ``size`` (width, height)."""
-    if preprocess.antialias:
-        return image.resize(size, _FILTERS[preprocess.interpolation], box=box)
-    sampling = _SAMPLING[preprocess.interpolation]
-    return image.transform(size, Image.Transform.EXTENT, box, sampling)
+    """Return what lies in ``box``, in px, as an image of ``size`` (width, height).
+
+    The width first, then the height, in codes between: so did every Pillow before 13, which takes
+    the order that is less work. Pixels shall not depend on Pillow's version.
+    """
+    if not preprocess.antialias:
+        sampling = _SAMPLING[preprocess.interpolation]
+        return image.transform(size, Image.Transform.EXTENT, box, sampling)
+    kind = _FILTERS[preprocess.interpolation]
+    if kind is Image.Resampling.NEAREST:
+        return image.resize(size, kind, box=box)
+    (width, height), (left, upper, right, lower) = size, box
+    reach = math.ceil(_WIDEST_FILTER * max(1.0, (lower - upper) / height)) + 1
+    first, last = max(math.floor(upper) - reach, 0), min(math.ceil(lower) + reach, image.height)
+    if (first, last) != (0, image.height):
+        image = image.crop((0, first, image.width, last))
+    if (width, left, right) != (image.width, 0, image.width):
+        image = image.resize((width, image.height), kind, box=(left, 0, right, image.height))
+    return image.resize(size, kind, box=(0, upper - first, width, lower - first))
 
 
 def _resized(image: Image.Image, size: Size) -> tuple[int, int]:
