@@ -19,7 +19,8 @@ from edgecls.core.progress import Quiet
 from edgecls.core.values import CALIBRATED
 from edgecls.runtimes import load
 from edgecls.targets import TARGETS
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 from edgecls.workflows.graph import STEP_LIMIT
 
 if TYPE_CHECKING:
