@@ -13,7 +13,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("board")
 @click.option("--os", "release", default="trixie", show_default=True, help="trixie or bookworm.")
 @click.option("--name", help="Default: the board's; with the release's where it is not trixie.")
-@click.option("--mirror", metavar="URL", help="A Debian archive. Default: that of this machine.")
+@click.option(
+    "--mirror",
+    metavar="URL",
+    help="A Debian archive. Default: $EDGECLS_DEBIAN_MIRROR, or this machine's.",
+)
 @click.option("--with", "wheels", multiple=True, metavar="PACKAGE", help="Wheels to add. Repeat.")
 @click.option("-c", "--constraint", type=_FILE, help="Pins for pip.")
 def command(

@@ -6,6 +6,7 @@ signatures are checked, as always.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from ...core.errors import MissingError, UsageError
+
+MIRROR_VARIABLE: Final = "EDGECLS_DEBIAN_MIRROR"
 
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TOOLS: Final = {"apt-get": "apt", "dpkg-deb": "dpkg"}
@@ -94,12 +97,15 @@ class Archive:
 
 
 def default_mirror() -> str:
-    """Return the Debian archive that this machine's apt uses.
+    """Return the Debian archive of ``$EDGECLS_DEBIAN_MIRROR``, or that of this machine's apt.
 
     Raises:
         UsageError: It uses none.
         MissingError: There is no apt.
     """
+    named = os.environ.get(MIRROR_VARIABLE)
+    if named:
+        return named
     if shutil.which("apt-get") is None:
         raise MissingError("apt-get is not installed: a virtual device is made on a Debian")
     listed = run(["apt-get", "indextargets", "--format", "$(ORIGIN)|$(CODENAME)|$(REPO_URI)"])
@@ -108,8 +114,8 @@ def default_mirror() -> str:
         if origin == "Debian" and suite.isalpha():
             return uri.rstrip("/")
     raise UsageError(
-        "this machine's apt knows no Debian archive: give one with --mirror URL, or run apt-get "
-        "update"
+        f"this machine's apt knows no Debian archive: give one with --mirror URL or in "
+        f"{MIRROR_VARIABLE} (on a Debian, run apt-get update)"
     )
 
 

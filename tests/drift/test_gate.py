@@ -44,7 +44,9 @@ def by_class(*tables: tuple[int, int, int]) -> Metrics:
     counts = ReliabilityCounts()
     sure = np.full(total.images, 100_000)
     counts.add((sure, sure > 0), (sure, sure > 0))
-    graded = Graded(top1=total, top5=total, classes=classes, reliability=counts.result())
+    graded = Graded(
+        top1=total, top5=total, classes=classes, reliability=counts.result(), confusion=()
+    )
     agreed = total.images - total.only_reference - total.only_candidate
     return Metrics(images=total.images, classes=max(2, len(tables)), agreed=agreed,
                    differences=None, graded=graded, flips=())  # fmt: skip
