@@ -271,6 +271,8 @@ def _for_target(
                 image=f"golden/{index}{suffix}",
                 pixels=f"golden/{index}.pixels.png",
                 logits={item.artefact.path: _logits_name(index, item) for item in built},
+                steps=samples.steps[index],
+                tensors={item.artefact.path: item.tensors[index] for item in built if item.tensors},
             )
             for index, suffix in enumerate(samples.suffixes)
         ),
