@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from ..bundle.manifest import Artefact
 from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
@@ -16,8 +15,7 @@ from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
 from ..core.values import CALIBRATED, Logits, Precision, QuantScheme, StepCheck, TensorSpec
-from ..export.passes import codes_for_arm, for_one_image
-from ..export.passes.to_float16 import to_float16
+from ..export.passes import codes_for_arm, for_one_image, in_float16
 from ..export.quantized import without_rounding
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
 from ..runtimes.backend import Backend, Options
@@ -159,9 +157,7 @@ class ArtefactBuilder:
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
         if target.base_precision == "fp16" and precision != "fp32" and not self.graph.quantized:
             with self.stages.stage("cast to FP16"):
-                half = ir.from_proto(model)
-                to_float16(half)
-                model = ir.to_proto(half)
+                model = in_float16(model)
                 onnx.checker.check_model(model, full_check=True)
         backend = self._simulator(model, precision)
         logits = backend.logits(self.samples.pixels)

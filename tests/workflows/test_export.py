@@ -22,7 +22,8 @@ from edgecls.runtimes import load
 from edgecls.runtimes.preprocess import pixels_from_png
 from edgecls.runtimes.steps import array_sha256
 from edgecls.targets import TARGETS
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 from edgecls.workflows.graph import STEP_LIMIT
 
 if TYPE_CHECKING:
