@@ -154,7 +154,7 @@ def prepare(name: str, data: Path, folder: Path) -> Case:
     assert preprocess is not None
     assert size is not None
     if not real:
-        randomize_batch_norm(module)
+        _randomize_batch_norm(module)
     calibration, judged = split(data / "imagenet500", folder / "photos", 100)
     files = list_images(judged)[: None if real else 16]
 
@@ -185,7 +185,7 @@ def prepare(name: str, data: Path, folder: Path) -> Case:
     return Case(job, folder / "images.npy", np.concatenate(expected), truth, folder)
 
 
-def randomize_batch_norm(module: torch.nn.Module) -> None:
+def _randomize_batch_norm(module: torch.nn.Module) -> None:
     """Give statistics that fold into something: timm's start as identities, some at zero."""
     torch.manual_seed(0)
     for layer in module.modules():

@@ -31,6 +31,7 @@ from peers.job import first_line
 from quantized_graphs_cases import CALIBRATION, RANDOM, Case, prepare, run_adapter
 from quantized_graphs_report import Answers, Row, compared, report
 
+from edgecls.core.values import Logits
 from edgecls.runtimes import load
 
 ENVIRONMENTS: Final = ("onnxruntime", "torchao", "brevitas", "modelopt")
@@ -136,8 +137,8 @@ def main() -> None:
                     if way.environment in environments]  # fmt: skip
             rows = []
             for number, way in enumerate(ways):
-                print(f"{name}: {way.tool}, {way.how}", file=sys.stderr, flush=True)
                 rows.append(measure(case, way, environments[way.environment], str(number)))
+                print(json.dumps(asdict(rows[-1])), file=sys.stderr, flush=True)
             print(report(case.title, rows), flush=True)
             measured["networks"][name] = [asdict(row) for row in rows]
     if given.json:
@@ -155,7 +156,7 @@ def measure(case: Case, way: Way, environment: Environment, place: str) -> Row:
     if "error" in made:
         return Row(way.tool, way.how, made["error"])
     graph = Path(made["path"])
-    as_is = _export(case, graph, out / "as-it-is", "raspberry-pi")
+    plain = _export(case, graph, out / "as-it-is", "raspberry-pi")
     calib = ("--calib", case.calibration, "--calib-images", CALIBRATION)
     filled = _export(case, graph, out / "filled", "raspberry-pi", *calib)
     tensorrt = _export(case, graph, out / "tensorrt", "desktop-gpu")
@@ -163,7 +164,7 @@ def measure(case: Case, way: Way, environment: Environment, place: str) -> Row:
         return Row(way.tool, way.how, filled["error"], tensorrt=_tensorrt(tensorrt))
     return Row(
         way.tool, way.how,
-        left=None if "error" in as_is else as_is["left"],
+        left=None if "error" in plain else plain["left"],
         filled=filled["left"],
         lowest_codes=filled["lowest_codes"],
         answers=_answers(case, graph, out / "filled" / "raspberry-pi"),
@@ -201,6 +202,15 @@ def _tensorrt(exported: dict[str, Any]) -> str:
 
 
 def _answers(case: Case, graph: Path, bundle: Path) -> Answers:
+    predictor = load(bundle, allow_fallback=True, threads=1)
+    found = [predictor.logits(image[None]) for image in case.pixels]
+    predictor.close()
+    network, reference = (_logits(path, case.tensors) for path in (Path(case.job["onnx"]), graph))
+    return compared(network, reference, np.concatenate(found), case.truth)
+
+
+def _logits(graph: Path, tensors: np.ndarray) -> Logits:
+    """Return (N, classes): one image at a time, as some of the graphs take no more."""
     options = ort.SessionOptions()
     # Optimised, ONNX Runtime computes on codes and rounds elsewhere: another reference.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -208,11 +218,7 @@ def _answers(case: Case, graph: Path, bundle: Path) -> Answers:
     options.log_severity_level = 3
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    reference = [session.run(None, {name: image[None]})[0] for image in case.tensors]
-    predictor = load(bundle, allow_fallback=True, threads=1)
-    found = [predictor.logits(image[None]) for image in case.pixels]
-    predictor.close()
-    return compared(np.concatenate(reference), np.concatenate(found), case.truth)
+    return np.concatenate([session.run(None, {name: image[None]})[0] for image in tensors])
 
 
 if __name__ == "__main__":

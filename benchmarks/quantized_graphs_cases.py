@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from common import cifar_folder, split
-from converters import randomize_batch_norm
 from precisions import as_toml
 
 from edgecls.core.preprocess import PRESETS, Preprocess
@@ -80,7 +79,7 @@ def prepare(name: str, data: Path, folder: Path) -> Case:
     chosen = select_images(list_images(calibration), CALIBRATION, 0)
     pixels = _pixels(chosen, preprocess, size)
     if truth is None:
-        _take_the_mean_away(module, preprocess.normalize(pixels))
+        _settle(module, torch.from_numpy(preprocess.normalize(pixels)))
     np.save(folder / "calibration.npy", pixels)
     described = folder / "preprocess.toml"
     described.write_text(as_toml(preprocess))
@@ -121,22 +120,30 @@ def run_adapter(
 def _random(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     if name == "vit-tiny":
-        module: torch.nn.Module = import_timm().create_model("vit_tiny_patch16_224", img_size=SIDE_PX)
+        module: torch.nn.Module = import_timm().create_model(
+            "vit_tiny_patch16_224", img_size=SIDE_PX
+        )
     else:
         module = import_torchvision().models.mobilenet_v2(weights=None)
-        randomize_batch_norm(module)
     return module.eval()
 
 
-def _take_the_mean_away(module: torch.nn.Module, tensors: np.ndarray) -> None:
-    """Change the head's bias, so that the answer depends on the image.
+def _settle(module: torch.nn.Module, images: torch.Tensor) -> None:
+    """Give a random network statistics of its own, and answers that depend on the image.
 
-    Untrained logits are nearly the same for every image: one class would answer all of them, and
-    top-1 would agree whatever the quantization does.
+    With batch norm as it starts, the signal of an untrained network dies on its way. And untrained
+    logits are nearly the same for every image: one class would answer all of them, and top-1 would
+    agree whatever the quantization does; so the head's bias takes their mean away.
     """
-    head = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)][-1]
     with torch.no_grad():
-        head.bias -= module(torch.from_numpy(tensors)).mean(0)
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+                layer.train()
+        module(images)
+        module.eval()
+        head = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)][-1]
+        head.bias -= module(images).mean(0)
 
 
 def _pixels(files: Sequence[ImageFile], preprocess: Preprocess, size: tuple[int, ...]) -> Pixels:

@@ -18,15 +18,15 @@ class Answers:
     Attributes:
         same_top1: Share of images with the same top-1, percent.
         difference: max|a - b| / max|a| over all logits.
-        classes: How many classes the graph gives at all: where these are few, the same top-1 says
-            little.
+        like_float: Share of images with the same top-1 from the graph and from the float network,
+            percent: what the quantizer itself changed, to compare ``same_top1`` with.
         graph_top1: The graph's accuracy, percent; None where nothing is true of random weights.
         tflite_top1: The file's, likewise.
     """
 
     same_top1: float
     difference: float
-    classes: int
+    like_float: float
     graph_top1: float | None = None
     tflite_top1: float | None = None
 
@@ -56,43 +56,46 @@ class Row:
     tensorrt: str = ""
 
 
-def compared(graph: Logits, tflite: Logits, truth: Sequence[int] | None) -> Answers:
-    """Return how two sets of logits, (images, classes), agree."""
+def compared(
+    network: Logits, graph: Logits, tflite: Logits, truth: Sequence[int] | None
+) -> Answers:
+    """Return how logits, (images, classes), of the float network and what came of it agree."""
     ours, theirs = tflite.argmax(1), graph.argmax(1)
     accuracy = [None if truth is None else _percent(top == np.asarray(truth))
                 for top in (theirs, ours)]  # fmt: skip
     return Answers(
-        _percent(ours == theirs), relative_difference(graph, tflite), len(set(theirs.tolist())),
-        *accuracy,
+        _percent(ours == theirs), relative_difference(graph, tflite),
+        _percent(theirs == network.argmax(1)), *accuracy,
     )  # fmt: skip
 
 
 def report(title: str, rows: Sequence[Row]) -> str:
     """Return one network's table, and below it what failed."""
     real = any(row.answers is not None and row.answers.graph_top1 is not None for row in rows)
-    header = ["tool", "how", "as it is", "filled", "codes -128",
-              "top-1, graph -> TFLite" if real else "classes answered", "same top-1", "difference",
-              "TensorRT-RTX"]  # fmt: skip
-    lines = [f"### {title}\n", table(header, [_cells(row) for row in rows]), ""]
+    header = ["tool", "how", "as it is", "filled", "codes -128"]
+    header += ["top-1, graph -> TFLite"] if real else []
+    header += ["graph like float", "TFLite like graph", "difference", "TensorRT-RTX"]
+    lines = [f"### {title}\n", table(header, [_cells(row, real=real) for row in rows]), ""]
     lines += [f"- {row.tool}, {row.way}: `{row.error}`" for row in rows if row.error]
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, *, real: bool) -> list[str]:
+    blank = [""] * (4 if real else 3)
     if row.error:
-        return [row.tool, row.way, "failed", *[""] * 5, row.tensorrt]
+        return [row.tool, row.way, "failed", "", "", *blank, row.tensorrt]
     cells = [row.tool, row.way, _count(row.left), _count(row.filled), str(row.lowest_codes or "")]
     found = row.answers
     if found is None:
-        return [*cells, "", "", "", row.tensorrt]
-    judged = str(found.classes)
-    if found.graph_top1 is not None:
-        judged = f"{found.graph_top1:.1f} -> {found.tflite_top1:.1f}"
-    return [*cells, judged, f"{found.same_top1:.1f}", f"{found.difference:.3f}", row.tensorrt]
+        return [*cells, *blank, row.tensorrt]
+    if real:
+        cells.append(f"{found.graph_top1:.1f} -> {found.tflite_top1:.1f}")
+    cells += [f"{found.like_float:.1f}", f"{found.same_top1:.1f}", f"{found.difference:.3f}"]
+    return [*cells, row.tensorrt]
 
 
 def _count(nodes: int | None) -> str:
-    return "" if nodes is None else str(nodes)
+    return "refused" if nodes is None else str(nodes)
 
 
 def _percent(right: np.ndarray) -> float:
