@@ -29,6 +29,7 @@ from ..drift.wording import (
     difference_sentence,
     latency_rows,
     number,
+    sentence,
 )  # fmt: skip
 
 _FLIPS_SHOWN: Final = 50
@@ -48,6 +49,8 @@ def to_markdown(report: DriftReport) -> str:
     ]
     lines = [
         f"# Drift: {verdict.outcome}",
+        "",
+        plain(sentence(verdict)),
         "",
         f"Candidate {plain(report.candidate)} ({plain(report.backends.get('candidate', '?'))}) "
         f"against reference {plain(report.reference)} "
