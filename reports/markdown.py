@@ -50,8 +50,7 @@ def to_markdown(report: DriftReport) -> str:
     lines = [
         f"# Drift: {verdict.outcome}",
         "",
-        plain(sentence(verdict)),
-        "",
+        *([] if verdict.outcome == "undecided" else [plain(sentence(verdict)), ""]),
         f"Candidate {plain(report.candidate)} ({plain(report.backends.get('candidate', '?'))}) "
         f"against reference {plain(report.reference)} "
         f"({plain(report.backends.get('reference', '?'))}), {metrics.images} images; "
