@@ -21,7 +21,7 @@ import pytest
 
 from edgecls.core.errors import BadInputError, DataError, MissingError
 from edgecls.core.progress import Quiet
-from edgecls.drift import Budgets
+from edgecls.drift import Budgets, Skipped
 from edgecls.drift.partial import Partial
 from edgecls.runtimes import load
 from edgecls.workflows import resume
@@ -259,7 +259,7 @@ def test_a_file_of_another_run_is_refused(
     assert "nothing was run" in str(raised.value)
 
 
-@pytest.mark.parametrize("how", ["other", "damaged", "newer"])
+@pytest.mark.parametrize("how", ["other", "damaged", "fewer done", "newer"])
 def test_a_file_that_cannot_be_used_is_refused(
     pi: Live, options: DriftOptions, tmp_path: Path, how: str
 ) -> None:
@@ -270,6 +270,9 @@ def test_a_file_that_cannot_be_used_is_refused(
     document = json.loads(file.read_bytes())
     if how == "damaged":
         document["partial"]["images"] += 1
+    elif how == "fewer done":  # its shards would be counted twice
+        assert document["done"] == [[0, 0]]
+        document["done"] = []
     elif how == "newer":
         document["schema_version"] += 1
     else:
@@ -278,6 +281,20 @@ def test_a_file_that_cannot_be_used_is_refused(
 
     with pytest.raises(DataError, match="--resume"):
         drift(pi, begun, Quiet())
+
+
+def test_a_count_that_the_parts_done_do_not_have_is_refused(tmp_path: Path) -> None:
+    file, images = tmp_path / "progress.json", 2 * SHARD + 3
+    kept = resume.Resume(file, {}, images)
+    kept.add(0, Partial(images=SHARD))
+    kept.add(2, Partial(images=2, skipped=[Skipped(image="a.png", reason="damaged")]))
+    kept.write()
+
+    assert resume.Resume(file, {}, images).done == {0, 2}
+    kept.add(1, Partial(images=SHARD - 1))
+    kept.write()
+    with pytest.raises(DataError, match=rf"have {images} images, it has counted {images - 1}"):
+        resume.Resume(file, {}, images)
 
 
 @pytest.mark.slow
