@@ -127,6 +127,27 @@ def test_processes_give_the_same_baseline_and_matrix(
     assert matrix(sources, images, Quiet()) == matrix(sources, images, Quiet(), scale)
 
 
+def test_processes_open_paths_that_are_not_utf8(
+    digits: Digits, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = Path(os.fsdecode(b"bund\xffle"))
+    shutil.copytree(digits.bundle("raspberry-pi"), bundle)
+    live = from_predictor(load(bundle, threads=1))
+    images = DataOptions(data=readable(data, tmp_path))
+    baseline, scale = Path(os.fsdecode(b"b\xff.json")), Scale(workers=2, resume=Path("progress"))
+    save_baseline(live, images, baseline, Quiet())
+    options = DriftOptions(baseline=baseline, data=images, budgets=BUDGETS)
+    here, there = (drift(live, replace(options, scale=s), Quiet()) for s in (Scale(), scale))
+
+    assert here.metrics.images == here.metrics.agreed == IMAGES
+    assert there == here
+    job = Job(sources=(msgspec.structs.replace(live.spec, sha256="0" * 64),))
+    shards = Shards(found=gather([live], images, Quiet()))
+    with pytest.raises(BadInputError, match=r"bund\\udcffle is not the same to every worker"):
+        list(run_processes(job, shards, 1))
+
+
 def test_a_killed_worker_changes_nothing(work: tuple[Job, Shards, bytes]) -> None:
     job, shards, expected = work
     running = run_processes(job, shards, 2)
