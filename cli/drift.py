@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from .config import config_option
 from .options import backend_options, workstation
+from .remote import on_option
 
 if TYPE_CHECKING:
     from ..core.progress import Progress
@@ -101,6 +102,7 @@ _BUDGETS: Final = (
     "--report", "reports", type=_OUT, multiple=True,
     help="Write the report; .json, .md, .xml (JUnit), .sarif or .html. Repeat for several.",
 )  # fmt: skip
+@on_option
 @backend_options
 def command(
     bundle: tuple[str, ...],
@@ -114,12 +116,17 @@ def command(
     plan: bool,
     discordance: float,
     true_drop: float,
+    on: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Say what a conversion cost: BUNDLE against its reference on the same images.
 
     Several sources without --reference: how often each pair gives the same answer. A file that
     predict --save-logits wrote can stand wherever a bundle can.
+
+    With --on, BUNDLE answers on each DEVICE: one is judged against the reference, several without
+    a reference are compared with each other, several with one are judged each; of their exit codes
+    the first of 70, 3, 2, 4, 1, 5 counts.
 
     Exit code 0: the gate passed; 1: it failed; 5: undecided, and how many images would do; 4: it
     passed, but some images cannot be read.
@@ -149,10 +156,29 @@ def command(
     from .show import TerminalProgress
 
     model = _model_options([*bundle, *([reference] if reference else [])], options)
-    sources = [_open(name, model, options) for name in bundle]
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
     scale = Scale(**{name: options[name] for name in ("workers", "ray", "resume")})
     progress = TerminalProgress(quiet=as_json)
+    asked = DriftOptions(
+        reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
+        save_baseline=save_baseline, timed=timed or 0, threads=_threads(options), scale=scale,
+    )  # fmt: skip
+    if on:
+        from .remote_drift import answered_on, drift_several, only
+
+        if explain or timed or options["ray"] or options["resume"]:
+            raise click.UsageError(
+                "--on goes with neither --explain, --time, --ray nor --resume; what devices "
+                "answered is kept without it until a run is complete"
+            )
+        if len(on) > 1 and (save_baseline or reports):
+            raise click.UsageError("a baseline or a report is of one device: give one --on")
+        answered = answered_on(bundle, on, data, options, as_json=as_json)
+        if len(on) > 1:
+            return drift_several(answered, asked, progress, as_json=as_json)
+        sources = [only(answered)]
+    else:
+        sources = [_open(name, model, options) for name in bundle]
     for name in ("labels", "reference_data", "calib_table"):
         if options[name] and not explain:
             raise click.UsageError(f"--{name.replace('_', '-')} is for --explain")
@@ -179,14 +205,7 @@ def command(
         made, skipped = save(sources[0], data, save_baseline, progress, scale)
         drift_output.print_saved(made, save_baseline, skipped, as_json=as_json)
         return 4 if skipped else 0
-    report = drift(
-        sources[0],
-        DriftOptions(
-            reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
-            save_baseline=save_baseline, timed=timed or 0, threads=_threads(options), scale=scale,
-        ),
-        progress,
-    )  # fmt: skip
+    report = drift(sources[0], asked, progress)
     for path in reports:
         write_report(report, path, images=options["data"])
     if as_json:

@@ -115,7 +115,7 @@ class Recorded:
     @property
     def spec(self) -> SourceSpec:
         """How to open it again."""
-        return SourceSpec(name=_absolute(self.name), sha256=self.file.sha256)
+        return SourceSpec(name=_absolute(str(self.file.path)), sha256=self.file.sha256)
 
 
 Source: TypeAlias = "Live | Recorded"
