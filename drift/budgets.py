@@ -92,10 +92,11 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                     f"{option(name)} must lie above 0 and at most at 100 points, found {limit:g}; "
                     "no number of images shows that nothing at all was lost"
                 )
-        if self.min_agreement is not None and not 0 <= self.min_agreement < 100:
+        if self.min_agreement is not None and not 0 < self.min_agreement < 100:
             raise UsageError(
-                f"--min-agreement must lie in 0..100 percent and below 100, found "
-                f"{self.min_agreement:g}; no number of images shows that all images agree"
+                f"--min-agreement must lie above 0 and below 100 percent, found "
+                f"{self.min_agreement:g}; every conversion keeps 0, and no number of images shows "
+                "that all images agree"
             )
         if not 50 < self.confidence < 100:
             raise UsageError(

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.errors import DataError, ImageError, UsageError
 from ..core.files import sha256_file
 from ..core.progress import Progress
+from ..core.text import as_utf8
 from ..core.values import Logits, Pixels
 from ..data.images import ImageFile, list_images, select_images
 from ..data.stream import Batch, stream_pixels
@@ -126,7 +127,7 @@ def answer(
             if absent is None:
                 kept.append(place)
             else:
-                skipped.append(Skipped(image=image.name, reason=f"not in {absent.name}"))
+                skipped.append(Skipped(image=image.name, reason=as_utf8(f"not in {absent.name}")))
         names = tuple(batch.images[place] for place in kept)
         mine = tuple(batch.hashes[place] for place in kept) if wanted else ()
         logits: tuple[Logits, ...] = ()
