@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from ..core.fingerprint import Fingerprint
-from ..core.preprocess import Preprocess
+from ..core.preprocess import PixelStep, Preprocess
 from ..core.ranges import CalibrationMethod
 from ..core.values import ArtefactFormat, Precision, StepCheck, TensorSpec
 
@@ -82,11 +82,17 @@ class GoldenSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         image: The image file, as it was.
         pixels: The pixels after resize and crop, as a lossless PNG.
         logits: By artefact path: the file of its float32 logits, shape (classes,), little-endian.
+        steps: The hash of what each step of the preprocessing gave; see ``runtimes.steps``. Empty
+            in bundles of older versions, as is ``tensors``.
+        tensors: By artefact path: the hash of what the file is fed for the pixels, in its dtype and
+            layout, without the batch's axis.
     """
 
     image: str
     pixels: str
     logits: dict[str, str]
+    steps: dict[PixelStep, str] = {}
+    tensors: dict[str, str] = {}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

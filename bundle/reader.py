@@ -47,6 +47,7 @@ class Bundle:
         data = self._source.read(MANIFEST, MAX_MANIFEST_BYTES)
         expected = self._source.read(MANIFEST_HASH, 1024).decode("ascii", "replace").split()
         self.sha256 = sha256_bytes(data)
+        self._manifest_bytes = data
         if not expected or expected[0] != self.sha256:
             raise BundleError(
                 f"{path}: {MANIFEST} does not match {MANIFEST_HASH}; export the bundle again"
@@ -70,6 +71,14 @@ class Bundle:
                 f"{entry.sha256[:12]}..., {entry.size_bytes} bytes); copy the bundle again"
             )
         return data
+
+    def unlisted(self) -> dict[str, bytes]:
+        """Return the files that the manifest cannot list, itself and its hash, the manifest last.
+
+        A copy that gets them after the others is no bundle before it is complete.
+        """
+        digest = f"{self.sha256}  {MANIFEST}\n".encode()
+        return {MANIFEST_HASH: digest, MANIFEST: self._manifest_bytes}
 
     def verify(self) -> None:
         """Read every file and compare its hash.

@@ -23,7 +23,13 @@ FORMAT: Final = "edgecls calibration table"
 VERSION: Final = 1
 
 Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+# More values than any set of images has, and few enough for sums of 64 bits.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 48)]
+
+# Methods without sums of floats, which another version of numpy may round in another way.
+_EXACT: Final = frozenset({"minmax", "percentile"})
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,9 +51,19 @@ class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     counts: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=2 * BINS)]
 
     def __post_init__(self) -> None:
-        """Refuse bins beyond the histogram's."""
+        """Refuse what no observer has seen."""
         if self.first + len(self.counts) > BINS:
             raise ValueError(f"a histogram's last bin must lie below {BINS}")
+        if not sum(self.counts):
+            raise ValueError("a histogram counts no value")
+        seen, chosen = self.extremes, self.range
+        if not -_LARGEST <= seen.lo <= seen.hi <= _LARGEST:
+            raise ValueError(f"extremes {seen.lo} to {seen.hi} are none of float32 values")
+        if not min(seen.lo, 0.0) <= chosen.lo <= chosen.hi <= max(seen.hi, 0.0):
+            raise ValueError(
+                f"the range {chosen.lo} to {chosen.hi} lies outside of the values, {seen.lo} to "
+                f"{seen.hi}"
+            )
 
     def observer(self) -> Observer:
         """Return the observer that this was made from."""
@@ -66,10 +82,24 @@ class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which parts of a set of images a table holds, counted from 1, where it does not hold all."""
+    """Which parts of a set of images a table holds, where it does not hold all.
+
+    Attributes:
+        of: How many there are.
+        held: Which of them, counted from 1, ascending.
+        chosen: Hash of the names of all images of the set, in their order.
+    """
 
     of: Annotated[int, msgspec.Meta(ge=2)]
-    held: tuple[int, ...]
+    held: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
+    chosen: Hash
+
+    def __post_init__(self) -> None:
+        """Refuse parts that there are not."""
+        if list(self.held) != sorted({*self.held} & {*range(1, self.of + 1)}):
+            raise ValueError(f"expected parts of 1 to {self.of}, each once, found {self.held}")
+        if len(self.held) == self.of:
+            raise ValueError("a table that holds all parts is no part")
 
 
 class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,9 +129,30 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     parts: Parts | None
     tools: dict[str, tuple[str, ...]]
     fingerprint: Fingerprint
-    tensors: dict[str, TensorRecord]
+    tensors: Annotated[dict[str, TensorRecord], msgspec.Meta(min_length=1)]
     format: str = FORMAT
     version: int = VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse a table that contradicts itself: one that was edited, or cut."""
+        if self.fingerprint.images != len(self.images):
+            raise ValueError(
+                f"the fingerprint is of {self.fingerprint.images} images, the table of "
+                f"{len(self.images)}"
+            )
+        if (self.percentile is None) == (self.method == "percentile"):
+            raise ValueError(f"the method {self.method} and the percentile {self.percentile}")
+        if self.method not in _EXACT:
+            return
+        for name, record in self.tensors.items():
+            chosen = choose_range(
+                record.observer(), self.method, self.percentile or DEFAULT_PERCENTILE
+            )
+            if chosen != record.range:
+                raise ValueError(
+                    f"the range of {name!r}, {record.range.lo} to {record.range.hi}, is not what "
+                    f"{self.method} chooses from its histogram, {chosen.lo} to {chosen.hi}"
+                )
 
     def ranges(self) -> RangeTable:
         """Return what placement needs.
@@ -262,13 +313,21 @@ def _joined(one: CalibrationTable, other: CalibrationTable) -> Parts | None:
                 f"sha256 {twice[0][:16]}; calibrate one of the tables without them"
             )
         return None
+    if one.parts.chosen != other.parts.chosen:
+        raise CalibrationError(
+            f"expected parts of one set of images, found {one.parts_text()} and "
+            f"{other.parts_text()} of other images (another folder or number of images); observe "
+            "every part with the same --data, --images and --seed"
+        )
     if one.parts.of != other.parts.of or set(one.parts.held) & set(other.parts.held):
         raise CalibrationError(
             f"expected different parts of one set, found {one.parts_text()} and "
             f"{other.parts_text()}"
         )
     held = tuple(sorted(one.parts.held + other.parts.held))
-    return None if len(held) == one.parts.of else Parts(of=one.parts.of, held=held)
+    if len(held) == one.parts.of:
+        return None
+    return Parts(of=one.parts.of, held=held, chosen=one.parts.chosen)
 
 
 def _short(value: object) -> str:

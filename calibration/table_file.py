@@ -36,6 +36,7 @@ def read_table(path: Path) -> CalibrationTable:
     """
     try:
         data = path.read_bytes()
+        data.decode()
         head = msgspec.json.decode(data, type=_Head)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path}: not a calibration table: {error}") from error

@@ -11,13 +11,16 @@ import click
 from ..core.errors import UsageError
 from ..core.ranges import DEFAULT_PERCENTILE, METHODS
 from .config import config_option
-from .options import workstation
+from .options import PERCENTILE, workstation
 
 if TYPE_CHECKING:
     from ..calibration.table import CalibrationTable
     from ..workflows.calibrate import CalibrateOptions
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# Percent of a tensor's values: above this, what is clipped is hardly all outliers.
+_WARNED = 5.0
+
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -41,7 +44,7 @@ def out_options(function: Any) -> Any:
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the images.")
 @click.option("--method", type=click.Choice(METHODS), default="minmax", show_default=True)
 @click.option(
-    "--percentile", type=click.FloatRange(50, 100), default=DEFAULT_PERCENTILE, show_default=True,
+    "--percentile", type=PERCENTILE, default=DEFAULT_PERCENTILE, show_default=True,
     help="What the percentile method keeps of the values.",
 )  # fmt: skip
 @click.option("--part", metavar="I/N", help="Only the I-th of N parts of the images, for a merge.")
@@ -69,6 +72,10 @@ def command(
         from ..workflows.calibrate import CalibrateOptions, calibrate_model
     from .show import TerminalProgress
 
+    if part is not None and form != "json":
+        raise UsageError(f"a part of a table cannot be written as {form}; merge the parts first")
+    if options["method"] != "percentile" and options["percentile"] != DEFAULT_PERCENTILE:
+        raise UsageError("--percentile is for --method percentile")
     asked = CalibrateOptions(source=model, part=parse_part(part), **options)
     if check:
         if out is not None or part is not None:
@@ -151,6 +158,12 @@ def summarize(table: CalibrationTable, out: Path, as_json: bool) -> None:
         return
     parts = "" if table.parts is None else f", {table.parts_text()}"
     share = 100 * clipped[most]
+    if share > _WARNED:
+        click.echo(
+            f"note: {table.method} clips {share:.2g} % of {most}: it may lose what matters; judge "
+            "it with edgecls calibrate compare",
+            err=True,
+        )
     clips = f"clips at most {share:.2g} % of a tensor ({most})" if share else "clips nothing"
     click.echo(
         f"{out}: {len(table.tensors)} tensors, {len(table.images)} images{parts}, {table.method}, "

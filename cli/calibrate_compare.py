@@ -9,7 +9,7 @@ import click
 
 from ..core.ranges import DEFAULT_PERCENTILE, METHODS
 from ..targets import TARGETS
-from .options import workstation
+from .options import PERCENTILE, workstation
 
 if TYPE_CHECKING:
     from ..drift.candidates import Measure, Measured
@@ -41,7 +41,7 @@ _COLUMNS: Final[dict[Measure, tuple[str, str, str]]] = {
               help="Chooses the images, and the resamples of the intervals.")  # fmt: skip
 @click.option("--methods", "--method", type=click.Choice(METHODS), multiple=True, default=METHODS,
               help="Repeatable; default: all. Min-max always takes part.")  # fmt: skip
-@click.option("--percentile", type=click.FloatRange(50, 100), default=DEFAULT_PERCENTILE,
+@click.option("--percentile", type=PERCENTILE, default=DEFAULT_PERCENTILE,
               show_default=True, help="What the percentile method keeps.")  # fmt: skip
 @click.option("--target", "targets", type=click.Choice(list(TARGETS)), multiple=True,
               help="Whose schemes; repeatable; default: all.")  # fmt: skip

@@ -68,6 +68,10 @@ def command(
         console().print(table)
         if single:
             click.echo(f"only in one of them: {', '.join(map(printable, single))}")
+    if max_difference is not None and single:
+        raise CheckFailedError(
+            f"{len(single)} tensors are only in one of the tables, e.g. {printable(single[0])}"
+        )
     if max_difference is not None and most > max_difference:
         raise CheckFailedError(
             f"{differences[0].tensor!r} differs by {most:.2f} %, more than {max_difference:g} %"

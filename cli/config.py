@@ -13,7 +13,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 # What may be a file or a name: a model, a preset, an image.
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
-TABLES: Final = ("export", "calibrate", "predict", "drift", "verify", "demo", "preprocess")
+TABLES: Final = (
+    "export", "calibrate", "predict", "drift", "verify", "doctor", "demo", "preprocess", "devices",
+)  # fmt: skip
+
+# Where a context keeps the table of devices and its file's folder.
+DEVICES: Final = "edgecls.devices"
 
 
 def config_option(function: F) -> F:
@@ -32,7 +37,9 @@ def config_option(function: F) -> F:
 def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
     if value is None:
         return
-    table = _read(value, ctx.info_name or "")
+    document = _read(value)
+    ctx.meta[DEVICES] = (document.get("devices"), value.parent)
+    table = _table(value, document, ctx.info_name or "")
     by_key = {_key(other): other for other in ctx.command.params if other is not param}
     defaults: dict[str, Any] = {}
     for key, found in table.items():
@@ -45,11 +52,11 @@ def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
 
 
-def _read(file: Path, command: str) -> dict[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
     import msgspec
 
     try:
-        document = msgspec.toml.decode(file.read_bytes())
+        document: dict[str, Any] = msgspec.toml.decode(file.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{file}: {error}") from error
     unknown = sorted(set(document) - set(TABLES))
@@ -57,6 +64,10 @@ def _read(file: Path, command: str) -> dict[str, Any]:
         raise click.UsageError(
             f"{file}: no command reads [{unknown[0]}]; there are: {', '.join(TABLES)}"
         )
+    return document
+
+
+def _table(file: Path, document: dict[str, Any], command: str) -> dict[str, Any]:
     table = document.get(command, {})
     if not isinstance(table, dict):
         raise click.UsageError(f"{file}: [{command}] must be a table")

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from .config import config_option
 from .drift_modes import Mode, check_files, check_options
 from .options import backend_options, workstation
+from .remote import on_option
 
 if TYPE_CHECKING:
     from ..core.progress import Progress
@@ -106,6 +107,7 @@ _BUDGETS: Final = (
     "--report", "reports", type=_OUT, multiple=True,
     help="Write the report; .json, .md, .xml (JUnit), .sarif or .html. Repeat for several.",
 )  # fmt: skip
+@on_option
 @backend_options
 def command(
     bundle: tuple[str, ...],
@@ -119,6 +121,7 @@ def command(
     plan: bool,
     discordance: float,
     true_drop: float,
+    on: tuple[str, ...],
     **options: Any,
 ) -> int:
     """Say what a conversion cost: BUNDLE against its reference on the same images.
@@ -126,12 +129,16 @@ def command(
     Several sources without --reference: how often each pair gives the same answer. A file that
     predict --save-logits wrote can stand wherever a bundle can.
 
+    With --on, BUNDLE answers on each DEVICE: one is judged against the reference, several without
+    a reference are compared with each other, several with one are judged each; of their exit codes
+    the first of 70, 3, 2, 4, 1, 5 counts.
+
     Exit code 0: the gate passed; 1: it failed; 5: undecided, and how many images would do; 4: it
     passed, but some images cannot be read.
     """
     from . import drift_output
 
-    mode = _mode(bundle, reference, baseline, save_baseline, explain=explain, plan=plan)
+    mode = _mode(bundle, on, reference or baseline, save_baseline, explain=explain, plan=plan)
     check_options(click.get_current_context(), mode)
     check_files(click.get_current_context().params, mode)
     with workstation():
@@ -158,10 +165,29 @@ def command(
 
     past = reference if mode in {"judge", "explain"} else None
     model = _model_options([*bundle, *([past] if past else [])], options)
-    sources = [_open(name, model, options) for name in bundle]
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
     scale = Scale(**{name: options[name] for name in ("workers", "ray", "resume")})
     progress = TerminalProgress(quiet=as_json)
+    asked = DriftOptions(
+        reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
+        save_baseline=save_baseline, timed=timed or 0, threads=_threads(options), scale=scale,
+    )  # fmt: skip
+    if on:
+        from .remote_drift import answered_on, drift_several, only
+
+        if explain or timed or options["ray"] or options["resume"]:
+            raise click.UsageError(
+                "--on goes with neither --explain, --time, --ray nor --resume; what devices "
+                "answered is kept without it until a run is complete"
+            )
+        if len(on) > 1 and (save_baseline or reports):
+            raise click.UsageError("a baseline or a report is of one device: give one --on")
+        answered = answered_on(bundle, on, data, options, as_json=as_json)
+        if len(on) > 1:
+            return drift_several(answered, asked, progress, as_json=as_json)
+        sources = [only(answered)]
+    else:
+        sources = [_open(name, model, options) for name in bundle]
     if explain:
         return _explain(
             sources[0], reference, baseline, model, data, options, progress, reports, as_json
@@ -177,14 +203,7 @@ def command(
         made, skipped = save(sources[0], data, save_baseline, progress, scale)
         drift_output.print_saved(made, save_baseline, skipped, as_json=as_json)
         return 4 if skipped else 0
-    report = drift(
-        sources[0],
-        DriftOptions(
-            reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
-            save_baseline=save_baseline, timed=timed or 0, threads=_threads(options), scale=scale,
-        ),
-        progress,
-    )  # fmt: skip
+    report = drift(sources[0], asked, progress)
     for path in reports:
         write_report(report, path, images=options["data"])
     if as_json:
@@ -231,7 +250,7 @@ def _explain(
 
 
 def _mode(
-    bundle: tuple[str, ...], reference: str | None, baseline: Path | None,
+    bundle: tuple[str, ...], on: tuple[str, ...], past: str | Path | None,
     save_baseline: Path | None, *, explain: bool, plan: bool,
 ) -> Mode:  # fmt: skip
     """Return what is asked for."""
@@ -239,9 +258,9 @@ def _mode(
         return "plan" if plan else "explain"
     if not bundle:
         raise click.UsageError("give what is to be judged: a bundle, a model or a file of logits")
-    if len(bundle) > 1:
+    if len(bundle) > 1 or (len(on) > 1 and past is None):
         return "matrix"
-    if reference is None and baseline is None:
+    if past is None:
         if save_baseline is None:
             raise click.UsageError("give --reference, --baseline or --save-baseline")
         return "save"

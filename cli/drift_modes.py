@@ -17,7 +17,7 @@ _ANSWERS: Final = {
     "bundle", "data", "truth", "images", "seed", "weights", "num_classes", "preprocess",
     "backend", "allow_fallback", "threads",
 }  # fmt: skip
-_SCALE: Final = {"workers", "resume", "ray"}
+_SCALE: Final = {"workers", "resume", "ray", "on"}
 _PAST: Final = {"reference", "baseline"}
 _FOR_EXPLAIN: Final = {"explain", "labels", "reference_data", "calib_table"}
 

@@ -68,7 +68,8 @@ def command(as_json: bool, model: str, **options: Any) -> None:
     import json
 
     with workstation():
-        from ..workflows.export import ExportOptions, export
+        from ..workflows.export import export
+        from ..workflows.export_options import ExportOptions
     from .show import TerminalProgress
 
     result = export(ExportOptions(source=model, **options), TerminalProgress(quiet=as_json))

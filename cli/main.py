@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "device create": "Make a Raspberry Pi that runs here, emulated.",
     "device list": "Say which virtual devices there are.",
     "device run": "Run edgecls or python3 on a virtual device.",
+    "device install": "Put edgecls on a device over SSH, from a wheel.",
+    "device clear": "Remove what was sent to a device.",
     "demo": "Train LeNet-5 on digits, export it, and show all that follows.",
 }
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
 
 import click
 
@@ -15,6 +16,21 @@ from ..targets.target import BackendName
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..runtimes import Predictor
+
+
+class _Finite(click.FloatRange):
+    """A number in a range; NaN lies in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+PERCENTILE: Final = _Finite(50, 100)
 
 F = TypeVar("F", bound=Callable[..., Any])
 

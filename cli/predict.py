@@ -13,6 +13,7 @@ import click
 
 from .config import config_option
 from .options import backend_options
+from .remote import on_option
 from .show import human_ms
 from .text import printable
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     "--save-logits", type=click.Path(dir_okay=False, path_type=Path),
     help="Write the logits to a file that drift takes in a bundle's place.",
 )  # fmt: skip
+@on_option
 @backend_options
 def command(
     bundle: str,
@@ -43,13 +45,15 @@ def command(
     topk: int,
     as_json: bool,
     save_logits: Path | None,
+    on: tuple[str, ...],
     backend: str | None,
     allow_fallback: bool,
     threads: int | None,
 ) -> int:
     """Classify each IMAGE with BUNDLE, in the order given.
 
-    An image that cannot be read does not stop the others; the exit code is then 4.
+    An image that cannot be read does not stop the others; the exit code is then 4. With --on, of
+    several devices' exit codes the first of 70, 3, 2, 4, 1 counts.
     """
     from ..core.errors import ImageError
     from .options import open_predictor
@@ -57,6 +61,13 @@ def command(
     named = dict(_listed(data)) if data is not None else {name: name for name in images}
     if bool(images) == (data is not None):
         raise click.UsageError("give IMAGES or --data DIR, one of them")
+    if on:
+        from .remote_predict import predict_on
+
+        return predict_on(
+            bundle, named, on, topk=topk, as_json=as_json, save_logits=save_logits,
+            backend=backend, allow_fallback=allow_fallback, threads=threads,
+        )  # fmt: skip
     predictor = open_predictor(bundle, backend, allow_fallback, threads)
     failed = 0
     paths = list(images) if data is None else list(named)

@@ -54,6 +54,14 @@ class EngineError(BackendUnavailableError):
     """A built TensorRT engine that the TensorRT or the GPU of this machine does not take."""
 
 
+class DeviceError(MissingError):
+    """A device that cannot be reached, went away, or lacks what it needs."""
+
+
+class HostKeyError(DeviceError):
+    """A device that does not prove to be the one that is known."""
+
+
 class BadInputError(EdgeclsError):
     """What was given cannot be used."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -13,6 +13,12 @@ from .values import Pixels, Tensor
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Size = int | tuple[int, int]
+
+PixelStep = Literal["decode", "orientation", "resize", "crop", "channel order"]
+"""What makes pixels of an image file; "decode" includes the conversion to RGB or grey."""
+
+PIXEL_STEPS: Final[tuple[PixelStep, ...]] = get_args(PixelStep)
+"""In the order in which an image meets them."""
 
 
 class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

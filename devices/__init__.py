@@ -1,1 +1,1 @@
-"""What a device can tell of itself: doctor."""
+"""What a device can tell of itself, and devices elsewhere: over SSH, or emulated here."""

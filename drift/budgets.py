@@ -99,8 +99,8 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.min_agreement is not None and not 0 < self.min_agreement < 100:
             raise UsageError(
                 f"--min-agreement must lie above 0 and below 100 percent, found "
-                f"{self.min_agreement:g}; 0 limits nothing, and no number of images shows that all "
-                "images agree"
+                f"{self.min_agreement:g}; every conversion keeps 0, and no number of images shows "
+                "that all images agree"
             )
         if not 50 < self.confidence < 100:
             raise UsageError(

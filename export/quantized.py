@@ -76,7 +76,7 @@ def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
     it may stand for a ReLU.
 
     Args:
-        model: As ``canonical_qdq`` leaves it.
+        model: As ``CanonicalQdq`` leaves it.
     """
     graph_model = ir.from_proto(model)
     graph = graph_model.graph

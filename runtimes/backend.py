@@ -137,6 +137,12 @@ class Backend(ABC):
             found = [self._run(pixels[at : at + step]) for at in range(0, count, step)]
         return np.concatenate([np.empty((0, self.classes), np.float32), *found])
 
+    def tensors(self, pixels: Pixels) -> Batch:
+        """Return what the model is fed for pixels (N, H, W, C), in its own dtype and layout."""
+        batch = self._memory(len(pixels))
+        self._fill(batch, pixels)
+        return batch
+
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the backend holds outside Python's memory."""
 

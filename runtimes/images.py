@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import ImageError
-from ..core.preprocess import Preprocess
+from ..core.preprocess import PixelStep, Preprocess
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 """A path, a file's bytes, a Pillow image, or codes of shape (H, W), (H, W, 1) or (H, W, 3), RGB."""
+
+Watch: TypeAlias = "Callable[[PixelStep, Image.Image | NDArray[np.uint8]], None]"
+"""Is shown what each step of the preprocessing gave, as it runs."""
 
 MAX_FILE_BYTES: Final = 256 << 20
 # Pillow warns above this size: a quarter of a GiB as RGB.
@@ -59,12 +63,17 @@ def name_of(source: ImageSource) -> str:
 
 
 def read_image(
-    source: ImageSource, preprocess: Preprocess, *, name: str | None = None
+    source: ImageSource,
+    preprocess: Preprocess,
+    *,
+    name: str | None = None,
+    watch: Watch | None = None,
 ) -> Image.Image:
     """Decode an image, turn it upright where ``preprocess.exif`` says so, and convert its mode.
 
     Transparency is dropped, 16-bit grey keeps its high byte, of an animation the first frame is
-    taken. Errors call it ``name``, or what ``name_of`` says.
+    taken. Errors call it ``name``, or what ``name_of`` says. ``watch`` is shown what decoding and
+    turning gave; an array is neither decoded nor turned.
 
     Returns:
         Mode "L" where ``preprocess.color`` is "gray", else "RGB".
@@ -83,13 +92,13 @@ def read_image(
         return _convert(name, _from_array(name, source), mode)
     if isinstance(source, Image.Image):
         _check_size(name, source)
-        return _finish(name, source, mode, preprocess.exif)
+        return _finish(name, source, mode, preprocess.exif, watch)
     if isinstance(source, (bytes, bytearray)):
         data = bytes(source)
     else:
         data = read_regular_file(os.fspath(source))
     with open_image(name, data) as image:
-        return _finish(name, image, mode, preprocess.exif)
+        return _finish(name, image, mode, preprocess.exif, watch)
 
 
 def read_regular_file(path: str) -> bytes:
@@ -153,14 +162,22 @@ def _check_size(name: str, image: Image.Image) -> None:
         )
 
 
-def _finish(name: str, image: Image.Image, mode: str, exif: bool) -> Image.Image:
+def _finish(
+    name: str, image: Image.Image, mode: str, exif: bool, watch: Watch | None
+) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # as above
         raise ImageError(name, f"damaged: {_short(error)}") from error
     turn = _UPRIGHT.get(_orientation(image)) if exif else None
     image = _convert(name, image, mode)
-    return image if turn is None else image.transpose(turn)
+    if watch is not None:
+        watch("decode", image)
+    if turn is not None:
+        image = image.transpose(turn)
+    if watch is not None:
+        watch("orientation", image)
+    return image
 
 
 def _orientation(image: Image.Image) -> int:

@@ -19,7 +19,7 @@ from ..bundle.manifest import Artefact
 from ..core.errors import BadInputError, BundleError, ImageError, UsageError
 from ..core.values import Logits, Pixels, Precision
 from ..targets.target import BackendName
-from .backend import Backend
+from .backend import Backend, Batch
 from .images import ImageSource, name_of, read_image
 from .prediction import Prediction, rank
 from .preprocess import decoded_to_pixels
@@ -128,6 +128,10 @@ class Predictor:
     def logits(self, pixels: Pixels) -> Logits:
         """Return (N, classes) float32 for pixels (N, H, W, C) uint8 as ``to_pixels`` gives them."""
         return self._backend.logits(pixels)
+
+    def tensors(self, pixels: Pixels) -> Batch:
+        """Return what the model is fed for such pixels, in its own dtype and layout."""
+        return self._backend.tensors(pixels)
 
     def close(self) -> None:
         """Give back the device's memory; the predictor cannot be used afterwards."""

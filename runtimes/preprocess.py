@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from ..core.errors import ImageError
 from ..core.preprocess import Preprocess, Size
 from ..core.values import Pixels
-from .images import MAX_PIXELS, ImageSource, name_of, open_image, read_image
+from .images import MAX_PIXELS, ImageSource, Watch, name_of, open_image, read_image
 
 _FILTERS: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -29,6 +30,9 @@ _SAMPLING: Final = {
 }
 
 # Above both, only what the crop keeps is resized; it differs from torchvision by a code at most.
+# How far Lanczos looks, in pixels of the smaller image.
+_WIDEST_FILTER: Final = 3.0
+
 _LARGE_PIXELS: Final = 1 << 24
 _LARGE_GROWTH: Final = 4
 
@@ -39,6 +43,7 @@ def to_pixels(
     *,
     size: tuple[int, int] | None = None,
     name: str | None = None,
+    watch: Watch | None = None,
 ) -> Pixels:
     """Read, resize and crop an image.
 
@@ -47,6 +52,7 @@ def to_pixels(
         preprocess: What the model expects.
         size: (height, width) of the model's input, where it is fixed.
         name: What errors call the image; its path where there is one, else "image".
+        watch: Is shown what each step gave, for ``runtimes.steps``.
 
     Returns:
         Shape (H, W, C), uint8, contiguous, channels in the model's order.
@@ -56,19 +62,24 @@ def to_pixels(
             ``preprocess`` does not change it.
     """
     called = name or name_of(image)
-    decoded = read_image(image, preprocess, name=called)
-    return decoded_to_pixels(called, decoded, preprocess, size=size)
+    decoded = read_image(image, preprocess, name=called, watch=watch)
+    return decoded_to_pixels(called, decoded, preprocess, size=size, watch=watch)
 
 
 def decoded_to_pixels(
-    name: str, image: Image.Image, preprocess: Preprocess, *, size: tuple[int, int] | None = None
+    name: str,
+    image: Image.Image,
+    preprocess: Preprocess,
+    *,
+    size: tuple[int, int] | None = None,
+    watch: Watch | None = None,
 ) -> Pixels:
     """Resize and crop what ``read_image`` gave, which is upright: its EXIF data is not read again.
 
     Raises:
         ImageError: As for ``to_pixels``; ``name`` is what it calls the image.
     """
-    found = _crop_after_resize(name, image, preprocess)
+    found = _crop_after_resize(name, image, preprocess, watch)
     if size is not None and (found.height, found.width) != size:
         raise ImageError(
             name,
@@ -77,9 +88,11 @@ def decoded_to_pixels(
         )
     codes = np.asarray(found)
     if preprocess.color == "gray":
-        return codes[:, :, None]
-    if preprocess.color == "bgr":
-        return np.ascontiguousarray(codes[:, :, ::-1])
+        codes = codes[:, :, None]
+    elif preprocess.color == "bgr":
+        codes = np.ascontiguousarray(codes[:, :, ::-1])
+    if watch is not None:
+        watch("channel order", codes)
     return codes
 
 
@@ -104,7 +117,9 @@ def pixels_from_png(data: bytes) -> Pixels:
     return codes if codes.ndim == 3 else codes[:, :, None]
 
 
-def _crop_after_resize(name: str, image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def _crop_after_resize(
+    name: str, image: Image.Image, preprocess: Preprocess, watch: Watch | None
+) -> Image.Image:
     width, height = _resized(image, preprocess.resize)
     crop_width, crop_height = _width_height(preprocess.crop) or (width, height)
     growth = min(_LARGE_GROWTH * image.width * image.height, MAX_PIXELS)
@@ -119,7 +134,12 @@ def _crop_after_resize(name: str, image: Image.Image, preprocess: Preprocess) ->
         image = _scaled(image, (keep_width, keep_height), box, preprocess)
     elif image.size != (width, height):
         image = _scaled(image, (width, height), (0, 0, *image.size), preprocess)
-    return _center_crop(image, crop_width, crop_height)
+    if watch is not None:
+        watch("resize", image)
+    image = _center_crop(image, crop_width, crop_height)
+    if watch is not None:
+        watch("crop", image)
+    return image
 
 
 def _scaled(
@@ -128,11 +148,25 @@ def _scaled(
     box: tuple[float, float, float, float],
     preprocess: Preprocess,
 ) -> Image.Image:
-    """Return what lies in ``box``, in px, as an image of ``size`` (width, height)."""
-    if preprocess.antialias:
-        return image.resize(size, _FILTERS[preprocess.interpolation], box=box)
-    sampling = _SAMPLING[preprocess.interpolation]
-    return image.transform(size, Image.Transform.EXTENT, box, sampling)
+    """Return what lies in ``box``, in px, as an image of ``size`` (width, height).
+
+    The width first, then the height, in codes between: so did every Pillow before 13, which takes
+    the order that is less work. Pixels shall not depend on Pillow's version.
+    """
+    if not preprocess.antialias:
+        sampling = _SAMPLING[preprocess.interpolation]
+        return image.transform(size, Image.Transform.EXTENT, box, sampling)
+    kind = _FILTERS[preprocess.interpolation]
+    if kind is Image.Resampling.NEAREST:
+        return image.resize(size, kind, box=box)
+    (width, height), (left, upper, right, lower) = size, box
+    reach = math.ceil(_WIDEST_FILTER * max(1.0, (lower - upper) / height)) + 1
+    first, last = max(math.floor(upper) - reach, 0), min(math.ceil(lower) + reach, image.height)
+    if (first, last) != (0, image.height):
+        image = image.crop((0, first, image.width, last))
+    if (width, left, right) != (image.width, 0, image.width):
+        image = image.resize((width, image.height), kind, box=(left, 0, right, image.height))
+    return image.resize(size, kind, box=(0, upper - first, width, lower - first))
 
 
 def _resized(image: Image.Image, size: Size) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.errors import DataError, ImageError, UsageError
 from ..core.files import sha256_file
 from ..core.progress import Progress
+from ..core.text import as_utf8
 from ..core.values import Logits, Pixels
 from ..data.images import ImageFile, list_images, select_images
 from ..data.labels import Labels
@@ -144,7 +145,7 @@ def answer(
             if absent is None:
                 kept.append(place)
             else:
-                skipped.append(Skipped(image=image.name, reason=f"not in {absent.name}"))
+                skipped.append(Skipped(image=image.name, reason=as_utf8(f"not in {absent.name}")))
         names = tuple(batch.images[place] for place in kept)
         mine = tuple(batch.hashes[place] for place in kept) if wanted else ()
         logits: tuple[Logits, ...] = ()
@@ -182,8 +183,8 @@ def _check_labels(sides: Sequence[tuple[str, Labels | None]]) -> str | None:
     if not unnamed:
         return None
     return (
-        f"{', '.join(unnamed)} names no classes: taken to be in the order of {one}, whose class "
-        "names count"
+        f"{as_utf8(', '.join(unnamed))} names no classes: taken to be in the order of "
+        f"{as_utf8(one)}, whose class names count"
     )
 
 

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from ..bundle.manifest import Artefact
 from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
@@ -16,12 +15,12 @@ from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
 from ..core.values import CALIBRATED, Logits, Precision, QuantScheme, StepCheck, TensorSpec
-from ..export.passes import codes_for_arm, for_one_image
-from ..export.passes.to_float16 import to_float16
+from ..export.passes import codes_for_arm, for_one_image, in_float16
 from ..export.quantized import without_rounding
 from ..export.tflite import TfliteModel, lower, try_in_subprocess
-from ..runtimes.backend import Options
+from ..runtimes.backend import Backend, Options
 from ..runtimes.backends import open_backend
+from ..runtimes.steps import array_sha256
 from ..runtimes.tensorrt_build import build_engine, tensorrt_rtx_available
 from ..targets import Target
 from .graph import STEP_LIMIT, CheckedGraph, check_step
@@ -39,11 +38,14 @@ class Built:
         data: Its bytes.
         logits: Shape (samples, classes), float32: of the file itself or, for TensorRT's, of its
             simulation.
+        tensors: The hash of what the file is fed, of each sample; empty where edgecls never runs
+            it.
     """
 
     artefact: Artefact
     data: bytes
     logits: Logits
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,11 +157,10 @@ class ArtefactBuilder:
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
         if target.base_precision == "fp16" and precision != "fp32" and not self.graph.quantized:
             with self.stages.stage("cast to FP16"):
-                half = ir.from_proto(model)
-                to_float16(half)
-                model = ir.to_proto(half)
+                model = in_float16(model)
                 onnx.checker.check_model(model, full_check=True)
-        logits = self._simulate(model, precision)
+        backend = self._simulator(model, precision)
+        logits = backend.logits(self.samples.pixels)
         if precision != "fp32" and not self.graph.quantized:
             steps.append(check_step(f"cast-{precision}", against, expected, logits, limit))
         artefact = Artefact(
@@ -172,7 +173,7 @@ class ArtefactBuilder:
             left_float=() if quantized is None else quantized.left_float,
         )
         data = model.SerializeToString(deterministic=True)
-        return Built(artefact=artefact, data=data, logits=logits), tuple(steps)
+        return self._made(artefact, data, logits, backend), tuple(steps)
 
     def _tflite(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
         steps: list[StepCheck] = []
@@ -212,7 +213,11 @@ class ArtefactBuilder:
             quantized=lowered.quantized,
             left_float=lowered.left_float,
         )
-        return Built(artefact=artefact, data=lowered.data, logits=logits), tuple(steps)
+        return self._made(artefact, lowered.data, logits, backend), tuple(steps)
+
+    def _made(self, artefact: Artefact, data: bytes, logits: Logits, backend: Backend) -> Built:
+        tensors = tuple(array_sha256(tensor) for tensor in backend.tensors(self.samples.pixels))
+        return Built(artefact=artefact, data=data, logits=logits, tensors=tensors)
 
     def _quantize_step(
         self, simulated: Logits, target: Target, precision: Precision
@@ -232,9 +237,11 @@ class ArtefactBuilder:
         return [theirs, ours]
 
     def _simulate(self, model: onnx.ModelProto, precision: Precision) -> Logits:
+        return self._simulator(model, precision).logits(self.samples.pixels)
+
+    def _simulator(self, model: onnx.ModelProto, precision: Precision) -> Backend:
         data = model.SerializeToString()
-        backend = open_backend("onnxruntime", data, self.preprocess, Options(precision=precision))
-        return backend.logits(self.samples.pixels)
+        return open_backend("onnxruntime", data, self.preprocess, Options(precision=precision))
 
     def _engine(self, built: Built) -> bytes | None:
         """Return TensorRT-RTX's engine: its parser and builder must take what ships."""
@@ -284,6 +291,7 @@ def _engine_artefact(primary: Built, engine: bytes) -> Built:
         ),
         data=engine,
         logits=primary.logits,
+        tensors=primary.tensors,
     )
 
 

@@ -15,6 +15,7 @@ from ..calibration.collect import observe
 from ..calibration.table import CalibrationTable, Parts, make_table, merge_tables
 from ..calibration.table_file import read_table
 from ..core.errors import CalibrationError, ImageError, UsageError
+from ..core.files import sha256_bytes
 from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
 from ..core.ranges import DEFAULT_PERCENTILE, CalibrationMethod
@@ -178,8 +179,11 @@ def calibrate(
             raise UsageError(f"--part must be I/N with 1 <= I <= N, found {index}/{of}")
         if of > len(images):
             raise UsageError(f"{len(images)} images cannot be shared by {of} parts")
+        if of > 1:
+            names = "\n".join(image.name for image in images)
+            chosen = sha256_bytes(names.encode("utf-8", "surrogateescape"))
+            parts = Parts(of=of, held=(index,), chosen=chosen)
         images = images[index - 1 :: of]
-        parts = Parts(of=of, held=(index,)) if of > 1 else None
     sketch = Sketch(preprocess.channels)
     tensors = image_tensors(images, preprocess, size, progress, sketch)
     seen = observe(model, tensors, on_logits=sketch.add_logits)

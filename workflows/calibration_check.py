@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..calibration.collect import observe
 from ..calibration.doctor import Extremes, convergence, seed_spread, widths_without
-from ..core.errors import CalibrationError, ImageError
+from ..core.errors import CalibrationError, DataError, ImageError
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.values import Logits, Tensor
@@ -314,6 +314,8 @@ def _leaks(
     compared = 0
     stream = stream_pixels(judged, preprocess, size=size)
     for batch in progress.track(stream, "comparing", len(judged)):
+        for image, error in batch.errors:
+            progress.note(f"not compared: {image.name}: {error.reason}")
         for image, digest, pixels in zip(batch.images, batch.hashes, batch.pixels, strict=True):
             compared += 1
             index, likeness = likest(thumbnail(pixels)[None], known)
@@ -321,6 +323,8 @@ def _leaks(
                 exact.append(image.name)
             elif likeness[0] >= SAME:
                 near.append(f"{image.name} (like {seen.images[int(index[0])].name})")
+    if not compared:
+        raise DataError(f"none of {len(judged)} images of {against} can be read")
     findings = [
         Finding(
             kind="leakage",

@@ -27,7 +27,8 @@ from ..targets.target import BackendName
 from ..training import save_weights, train_classifier
 from .answering import DataOptions
 from .drift import DriftOptions, drift
-from .export import ExportOptions, ExportResult, export
+from .export import ExportResult, export
+from .export_options import ExportOptions
 from .sources import ModelOptions, from_predictor
 from .timing import Stages
 

@@ -83,7 +83,7 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         )  # fmt: skip
     job = Job(
         sources=tuple(source.spec for source in sources),
-        baseline=None if baseline is None else str(options.baseline),
+        baseline=None if baseline is None else as_utf8(str(options.baseline)),
         keep=options.save_baseline is not None,
     )
     partial = run(
@@ -142,9 +142,9 @@ def save_baseline(
 def _baseline(candidate: Source, partial: Partial) -> Baseline:
     return Baseline(
         # A path of this machine would make every machine's file differ.
-        model=Path(candidate.name).name, backend=candidate.backend, classes=candidate.classes,
-        preprocess=candidate.preprocess, images=partial.kept, labels=candidate.labels,
-        skipped=tuple(item.image for item in partial.skipped),
+        model=as_utf8(Path(candidate.name).name), backend=candidate.backend,
+        classes=candidate.classes, preprocess=candidate.preprocess, images=partial.kept,
+        labels=candidate.labels, skipped=tuple(item.image for item in partial.skipped),
     )  # fmt: skip
 
 

@@ -8,14 +8,12 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 
 from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessError
 from ..core.preprocess import PRESETS, Preprocess
 from ..core.values import Logits, StepCheck, Tensor, relative_difference
-from ..export.passes import canonical, fuse
-from ..export.passes.strip_softmax import strip_softmax
+from ..export.passes import canonical, fuse, without_softmax
 from ..export.quantized import is_quantized, refuse_other_forms, standard_qdq
 from ..export.simplify import inferred, simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
@@ -265,8 +263,7 @@ def _without_softmax(
         CheckFailedError: The softmax of the new outputs is not what the old ones were.
         GraphError: The outputs are probabilities, and no softmax was found to take off.
     """
-    graph = ir.from_proto(model)
-    operator = strip_softmax(graph)
+    stripped, operator = without_softmax(model)
     if not operator:
         if is_probabilities(expected):
             raise GraphError(
@@ -274,7 +271,6 @@ def _without_softmax(
                 "logits; take the model's last activation off"
             )
         return None
-    stripped = ir.to_proto(graph)
     logits = run_onnx(stripped, tensors)
     again = np.exp(log_softmax(logits))
     probabilities = np.exp(expected) if operator == "LogSoftmax" else expected

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import ImageError
-from ..core.preprocess import Preprocess
+from ..core.preprocess import PixelStep, Preprocess
 from ..core.values import Pixels
 from ..data.images import ImageFile
 from ..runtimes.images import read_image, read_regular_file
 from ..runtimes.preprocess import to_pixels
+from ..runtimes.steps import StepHashes
 
 GOLDEN: Final = 4
 _MAX_BYTES: Final = 256 << 10
@@ -31,12 +32,14 @@ class Samples:
         files: Each image file's bytes.
         suffixes: Each file's ending, with its dot.
         pixels: Shape (N, H, W, C), uint8.
+        steps: The hash of what each step of the preprocessing gave, of each image.
         source: Whether they are real.
     """
 
     files: tuple[bytes, ...]
     suffixes: tuple[str, ...]
     pixels: Pixels
+    steps: tuple[dict[PixelStep, str], ...]
     source: Literal["calibration", "synthetic"]
 
 
@@ -51,23 +54,27 @@ def real_samples(
     files: list[bytes] = []
     suffixes: list[str] = []
     pixels: list[Pixels] = []
+    steps: list[dict[PixelStep, str]] = []
     for image in images:
         try:
             data = read_regular_file(str(image.path))
             suffix = PurePosixPath(image.name).suffix.lower()
             if len(data) > _MAX_BYTES:
                 data, suffix = _smaller(data, preprocess), ".jpg"
-            found = to_pixels(data, preprocess, size=size)
+            watch = StepHashes()
+            found = to_pixels(data, preprocess, size=size, watch=watch)
         except ImageError:
             continue  # the calibration pass reports it
         files.append(data)
         suffixes.append(suffix)
         pixels.append(found)
+        steps.append(watch.hashes)
         if len(files) == GOLDEN:
             return Samples(
                 files=tuple(files),
                 suffixes=tuple(suffixes),
                 pixels=np.stack(pixels),
+                steps=tuple(steps),
                 source="calibration",
             )
     return None
@@ -91,16 +98,20 @@ def synthetic_samples(preprocess: Preprocess, size: tuple[int, int], seed: int) 
     if preprocess.output_size is not None:
         # Another shape than the model's, so that resize and crop have something to do.
         height, width = height + height // 5, width + width // 3
-    files = []
+    files, pixels, steps = [], [], []
     for _ in range(GOLDEN):
         blots = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         image = Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         files.append(buffer.getvalue())
+        watch = StepHashes()
+        pixels.append(to_pixels(files[-1], preprocess, size=size, watch=watch))
+        steps.append(watch.hashes)
     return Samples(
         files=tuple(files),
         suffixes=(".png",) * GOLDEN,
-        pixels=np.stack([to_pixels(file, preprocess, size=size) for file in files]),
+        pixels=np.stack(pixels),
+        steps=tuple(steps),
         source="synthetic",
     )

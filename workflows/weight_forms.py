@@ -11,7 +11,7 @@ import onnx
 
 from ..calibration.placement import place_weights
 from ..core.values import Precision
-from ..export.passes.round_weights import round_weights
+from ..export.passes import with_half_weights
 from ..export.tflite import FloatWeights
 
 
@@ -42,7 +42,7 @@ WEIGHT_FORMS: Final[dict[Precision, WeightForm]] = {
     "fp16": WeightForm(
         step="round-weights",
         graph="the float graph with FP16 weights",
-        make=round_weights,
+        make=with_half_weights,
         stored="float16",
     ),
     "int8-weights": WeightForm(

@@ -63,7 +63,7 @@ def adopt_qdq(
     stand for: its parser refuses them.
 
     Args:
-        model: As ``canonical_qdq`` leaves it.
+        model: As ``CanonicalQdq`` leaves it.
         scheme: The target's.
         table: Ranges of the quantized graph, to add what the scheme quantizes and the graph does
             not; without it that stays float.

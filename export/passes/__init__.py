@@ -1,30 +1,33 @@
-"""Passes over an ONNX graph, one per file."""
+"""Passes over an ONNX graph, one per file, each with a checked contract; and what they make up."""
 
 from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
 
-from .canonical_qdq import canonical_qdq
-from .fix_batch import fix_batch
-from .fold_batch_norm import fold_batch_norm
-from .fuse_gelu import fuse_gelu
-from .merge_factors import merge_factors
-from .narrow_weights import narrow_weights
-from .reduce_strength import reduce_strength
+from .canonical_qdq import CanonicalQdq
+from .contract import Pipeline
+from .fix_batch import FixBatch
+from .fold_batch_norm import FoldBatchNorm
+from .fuse_gelu import FuseGelu
+from .merge_factors import MergeFactors
+from .narrow_weights import NarrowWeights
+from .reduce_strength import ReduceStrength
+from .round_weights import RoundWeights
+from .strip_softmax import Operator, StripSoftmax
+from .to_float16 import ToFloat16
 
 
 def fuse(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a float graph as calibration and all targets want it; the same values to rounding."""
-    graph = ir.from_proto(model)
-    changed = fold_batch_norm(graph) + fuse_gelu(graph) + reduce_strength(graph)
-    changed += merge_factors(graph)
-    return ir.to_proto(graph) if changed else model
+    fusing = Pipeline(FoldBatchNorm(), FuseGelu(), ReduceStrength(), MergeFactors())
+    result = fusing(ir.from_proto(model))
+    return ir.to_proto(result.model) if result.modified else model
 
 
 def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph with Q/DQ in the one form that is read here: see ``canonical_qdq``."""
-    return ir.to_proto(canonical_qdq(ir.from_proto(model)))
+    """Return a graph with Q/DQ in the one form that is read here: see ``CanonicalQdq``."""
+    return _run(CanonicalQdq(), model)
 
 
 def codes_for_arm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
@@ -36,15 +39,41 @@ def codes_for_arm(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     Returns:
         The graph, and how many codes were changed.
     """
-    graph = ir.from_proto(model)
-    changed = narrow_weights(graph)
-    fold_batch_norm(graph)
-    return ir.to_proto(graph), changed
+    narrow = NarrowWeights()
+    return _run(Pipeline(narrow, FoldBatchNorm()), model), narrow.changed
 
 
 def for_one_image(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph with batch 1 and all that then is constant computed: see ``fix_batch``."""
-    return ir.to_proto(fix_batch(ir.from_proto(model)))
+    """Return a graph with batch 1 and all that then is constant computed: see ``FixBatch``."""
+    return _run(FixBatch(), model)
 
 
-__all__ = ["canonical", "codes_for_arm", "for_one_image", "fuse"]
+def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float32 graph in FP16 between its input and its output: see ``ToFloat16``."""
+    return _run(ToFloat16(), model)
+
+
+def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a float32 graph whose weights FP16 represents: see ``RoundWeights``."""
+    return _run(RoundWeights(), model)
+
+
+def without_softmax(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Operator]:
+    """Return a graph that ends at logits, and what was taken off: see ``StripSoftmax``."""
+    strip = StripSoftmax()
+    return _run(strip, model), strip.operator
+
+
+def _run(step: ir.passes.PassBase, model: onnx.ModelProto) -> onnx.ModelProto:
+    return ir.to_proto(step(ir.from_proto(model)).model)
+
+
+__all__ = [
+    "canonical",
+    "codes_for_arm",
+    "for_one_image",
+    "fuse",
+    "in_float16",
+    "with_half_weights",
+    "without_softmax",
+]

@@ -10,20 +10,18 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes import common
+from onnx_ir.passes import PassResult, common
 from onnxscript.optimizer import fold_constants
 
-from ...core.errors import GraphError, UnsupportedOperatorError
+from ...core.errors import GraphError
+from ..nodes import constant, node_name, optional_input, unsupported
+from .canonical_form import QDQ, WEIGHTED, has_private_codes, outside_canonical_form
 from .constants import add_constant
-
-_QDQ: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+from .contract import GraphPass
 
 _CODES: Final = frozenset({"INT8", "UINT8", "INT16", "UINT16"})
 
 _UNSIGNED: Final = (np.uint8, np.uint16)
-
-# An operator's weights are its second input.
-_WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 # Their outputs are never negative.
 _NOT_NEGATIVE: Final = frozenset({"Relu", "Sigmoid", "Softmax", "HardSigmoid", "Abs"})
@@ -35,23 +33,55 @@ _WITHIN_INPUT: Final = frozenset(
 )  # fmt: skip
 
 
-def canonical_qdq(model: ir.Model) -> ir.Model:
-    """Return the graph with Q/DQ in one form; the same values, exactly.
+class CanonicalQdq(GraphPass):
+    """Brings Q/DQ into one form; the same values, exactly.
 
     Constants that are computed (weights behind a QuantizeLinear, a Clip on their codes, an
     Identity) are codes; a Transpose of dequantized weights is one of their codes; unsigned codes
     are signed (uint8 ones 128 lower, uint16 ones 32768); zero points are written out; a Clip of
     codes between Q and DQ that no code reaches is gone.
 
-    Args:
-        model: Changed.
-
     Raises:
         UnsupportedOperatorError: Quantization of another kind: scales that are computed, per block
             or of another type than float32; codes of another width than 8 or, of activations, 16
             bits; asymmetric weights; activations per channel; a Clip of codes that changes some.
+        GraphError: Its constants cannot be computed.
     """
-    graph = model.graph
+
+    # ONNX has Q/DQ since.
+    oldest_opset = 10
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Bring Q/DQ into the form."""
+        graph = model.graph
+        _compute_constants(model)
+        for node in list(graph):
+            if node.op_type == "Clip":
+                _remove_clip(graph, node)
+        for node in list(graph):
+            if node.op_type == "QuantizeLinear":
+                _requantize_constant(graph, node)
+        for node in [node for node in graph if node.op_type in QDQ]:
+            _check(node)
+            _write_out_zero_point(graph, node)
+        for node in list(graph):
+            if node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is not None:
+                _transpose_codes(graph, node)
+                _shift_constant(graph, node)
+            elif node.op_type == "QuantizeLinear":
+                _shift_activation(graph, node)
+        for node in graph:
+            if node.op_type in WEIGHTED:
+                _check_weights(node)
+        common.RemoveUnusedNodesPass()(model)
+        return PassResult(model, modified=True)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Every Q/DQ is in the form."""
+        self.promise("canonical Q/DQ", outside_canonical_form(model.graph))
+
+
+def _compute_constants(model: ir.Model) -> None:
     try:
         common.RemoveInitializersFromInputsPass()(model)
         lift = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
@@ -69,50 +99,30 @@ def canonical_qdq(model: ir.Model) -> ir.Model:
         raise GraphError(f"the constants of the quantized graph cannot be computed: {error}") from (
             error
         )
-    for node in list(graph):
-        if node.op_type == "Clip":
-            _remove_clip(graph, node)
-    for node in list(graph):
-        if node.op_type == "QuantizeLinear":
-            _requantize_constant(graph, node)
-    for node in [node for node in graph if node.op_type in _QDQ]:
-        _check(node)
-        _write_out_zero_point(graph, node)
-    for node in list(graph):
-        if node.op_type == "DequantizeLinear" and _constant(node.inputs[0]) is not None:
-            _transpose_codes(graph, node)
-            _shift_constant(graph, node)
-        elif node.op_type == "QuantizeLinear":
-            _shift_activation(graph, node)
-    for node in graph:
-        if node.op_type in _WEIGHTED:
-            _check_weights(node)
-    common.RemoveUnusedNodesPass()(model)
-    return model
 
 
 def _check(node: ir.Node) -> None:
     """Raise for what is no plain quantization to 8 or 16 bits."""
-    source, scale = node.inputs[0], _constant(node.inputs[1])
-    is_constant = _constant(source) is not None
+    source, scale = node.inputs[0], constant(node.inputs[1])
+    is_constant = constant(source) is not None
     if scale is None:
-        raise _refused(
+        raise unsupported(
             node, "its scale is computed at run time (dynamic quantization)",
             "calibrate with images: quantize statically",
         )  # fmt: skip
     if scale.dtype != np.float32:
-        raise _refused(
+        raise unsupported(
             node, f"its scale is {scale.dtype}", "quantize the float32 model, not a cast of it"
         )
     if not np.isfinite(scale).all() or not (scale > 0).all():
         worst = scale[~(scale > 0)] if (~(scale > 0)).any() else scale[~np.isfinite(scale)]
-        raise _refused(
+        raise unsupported(
             node, f"expected positive scales, found {worst.flat[0]}", "calibrate the model again"
         )
     if scale.ndim > 1 or node.attributes.get_int("block_size", 0) != 0:
-        raise _refused(node, "its scales are per block", "quantize weights per channel")
+        raise unsupported(node, "its scales are per block", "quantize weights per channel")
     if scale.size > 1 and not is_constant:
-        raise _refused(
+        raise unsupported(
             node, "its activation has a scale per channel", "quantize activations per tensor"
         )
     codes = node.outputs[0] if node.op_type == "QuantizeLinear" else source
@@ -122,9 +132,9 @@ def _check(node: ir.Node) -> None:
     allowed = _CODES | {"INT32"} if is_constant else _CODES
     if kind not in allowed:
         fix = "quantize to 8 bits (int8; activations also to uint8, int16 or uint16)"
-        raise _refused(node, f"its codes are {kind.lower()}", fix)
-    if len(node.inputs) > 2 and node.inputs[2] is not None and _constant(node.inputs[2]) is None:
-        raise _refused(node, "its zero point is computed at run time", "quantize statically")
+        raise unsupported(node, f"its codes are {kind.lower()}", fix)
+    if len(node.inputs) > 2 and node.inputs[2] is not None and constant(node.inputs[2]) is None:
+        raise unsupported(node, "its zero point is computed at run time", "quantize statically")
 
 
 def _codes_type(node: ir.Node, codes: ir.Value) -> str:
@@ -143,19 +153,19 @@ def _codes_type(node: ir.Node, codes: ir.Value) -> str:
 
 def _write_out_zero_point(graph: ir.Graph, node: ir.Node) -> None:
     """Give a node its zero point, and an activation's scale and zero point the shape ()."""
-    scale = _constant(node.inputs[1])
+    scale = constant(node.inputs[1])
     assert scale is not None
     codes = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
     assert codes is not None
     dtype = ir.DataType[_codes_type(node, codes)].numpy()
-    zero_point = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if zero_point is None:
         zero_point = np.zeros(scale.shape, dtype)
-    elif _constant(node.inputs[0]) is None:
+    elif constant(node.inputs[0]) is None:
         zero_point = zero_point.reshape(())
     elif zero_point.shape != scale.shape:
         zero_point = np.broadcast_to(zero_point.ravel(), scale.size).reshape(scale.shape)
-    if _constant(node.inputs[0]) is None and scale.shape != ():
+    if constant(node.inputs[0]) is None and scale.shape != ():
         scale, zero_point = scale.reshape(()), zero_point.reshape(())
         _set_input(graph, node, 1, scale)
     _set_input(graph, node, 2, zero_point)
@@ -167,17 +177,17 @@ def _requantize_constant(graph: ir.Graph, node: ir.Node) -> None:
     producer = node.inputs[0].producer() if node.inputs[0] is not None else None
     if producer is None or producer.op_type != "DequantizeLinear":
         return
-    codes, own = (_constant(_input(producer, index)) for index in (0, 1))
-    scale, zero_point = (_constant(_input(node, index)) for index in (1, 2))
+    codes, own = (constant(optional_input(producer, index)) for index in (0, 1))
+    scale, zero_point = (constant(optional_input(node, index)) for index in (1, 2))
     if codes is None or own is None or scale is None or own.size != 1 or scale.size != 1:
         return
-    offset = _constant(_input(producer, 2))
+    offset = constant(optional_input(producer, 2))
     values = (codes.astype(np.float64) - (0 if offset is None else int(offset.flat[0]))) * own
     limits = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
     shift = 0 if zero_point is None else int(zero_point.flat[0])
     found = np.rint(values.astype(np.float32) / scale) + shift
     made = add_constant(
-        graph, f"{_name(node)}_constant", np.clip(found, limits.min, limits.max), limits.dtype
+        graph, f"{node_name(node)}_constant", np.clip(found, limits.min, limits.max), limits.dtype
     )
     made.type = ir.TensorType(ir.DataType.from_numpy(limits.dtype))
     ir.convenience.replace_all_uses_with(node.outputs[0], made)
@@ -188,7 +198,7 @@ def _transpose_codes(graph: ir.Graph, node: ir.Node) -> None:
     """Turn Transpose(DQ(codes)) into DQ(Transpose(codes))."""
     for use in list(node.outputs[0].uses()):
         user = use.node
-        codes, scale = _constant(node.inputs[0]), _constant(node.inputs[1])
+        codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
         assert codes is not None
         assert scale is not None
         if user.op_type != "Transpose" or user.outputs[0].is_graph_output():
@@ -221,7 +231,7 @@ def _transpose_codes(graph: ir.Graph, node: ir.Node) -> None:
 
 def _shift_constant(graph: ir.Graph, node: ir.Node) -> None:
     """Turn a constant's unsigned codes into signed ones."""
-    codes, zero_point = _constant(node.inputs[0]), _constant(node.inputs[2])
+    codes, zero_point = constant(node.inputs[0]), constant(node.inputs[2])
     if codes is None or zero_point is None or codes.dtype not in _UNSIGNED:
         return
     _set_input(graph, node, 0, _shifted(codes))
@@ -230,17 +240,14 @@ def _shift_constant(graph: ir.Graph, node: ir.Node) -> None:
 
 def _shift_activation(graph: ir.Graph, node: ir.Node) -> None:
     """Turn the unsigned codes of a QuantizeLinear and all its DequantizeLinear into signed ones."""
-    zero_point, codes = _constant(node.inputs[2]), node.outputs[0]
-    users = [use.node for use in codes.uses()]
-    plain = all(user.op_type == "DequantizeLinear" for user in users)
-    plain = plain and not codes.is_graph_output()
-    if zero_point is None or zero_point.dtype not in _UNSIGNED or not plain:
+    zero_point, codes = constant(node.inputs[2]), node.outputs[0]
+    if zero_point is None or zero_point.dtype not in _UNSIGNED or not has_private_codes(node):
         return
     shifted = _shifted(zero_point)
     codes.type = ir.TensorType(ir.DataType.from_numpy(shifted.dtype))
     _set_input(graph, node, 2, shifted)
-    for user in users:
-        own = _constant(user.inputs[2])
+    for user in [use.node for use in codes.uses()]:
+        own = constant(user.inputs[2])
         assert own is not None
         _set_input(graph, user, 2, _shifted(own))
 
@@ -260,17 +267,17 @@ def _remove_clip(graph: ir.Graph, node: ir.Node) -> None:
     quantize = source.producer() if source is not None else None
     if source is None or quantize is None or quantize.op_type != "QuantizeLinear":
         return
-    zero_point, scale = _constant(_input(quantize, 2)), _constant(quantize.inputs[1])
+    zero_point, scale = constant(optional_input(quantize, 2)), constant(quantize.inputs[1])
     if zero_point is None or scale is None or zero_point.size != 1 or scale.size != 1:
-        raise _refused(node, "it clips codes of an unknown grid", "leave the Clip out")
+        raise unsupported(node, "it clips codes of an unknown grid", "leave the Clip out")
     limits = np.iinfo(zero_point.dtype)
-    bounds = [_constant(_input(node, index)) for index in (1, 2)]
+    bounds = [constant(optional_input(node, index)) for index in (1, 2)]
     lowest = _lowest(quantize.inputs[0]) / float(scale.flat[0]) + int(zero_point.flat[0])
     reachable = max(int(np.rint(max(lowest, limits.min))), int(limits.min)), int(limits.max)
     lo = limits.min if bounds[0] is None else int(bounds[0].flat[0])
     hi = limits.max if bounds[1] is None else int(bounds[1].flat[0])
     if lo > reachable[0] or hi < reachable[1]:
-        raise _refused(
+        raise unsupported(
             node,
             f"it clips codes {reachable[0]}..{reachable[1]} to {lo}..{hi}",
             "quantize activations with the whole range of 8 bits (narrow_range=False, bit_width=8)",
@@ -287,61 +294,43 @@ def _lowest(value: ir.Value | None) -> float:
     if node.op_type in _NOT_NEGATIVE:
         return 0.0
     if node.op_type == "Clip":
-        bound = _constant(_input(node, 1))
+        bound = constant(optional_input(node, 1))
         return float("-inf") if bound is None else float(bound.flat[0])
     return _lowest(node.inputs[0]) if node.op_type in _WITHIN_INPUT else float("-inf")
 
 
 def _check_weights(node: ir.Node) -> None:
     """Raise where a node's dequantized weights are asymmetric or wider than 8 bits."""
-    value = _input(node, 1)
+    value = optional_input(node, 1)
     producer = value.producer() if value is not None else None
     if producer is None or producer.op_type != "DequantizeLinear":
         return
-    codes, zero_point = _constant(producer.inputs[0]), _constant(producer.inputs[2])
+    codes, zero_point = constant(producer.inputs[0]), constant(producer.inputs[2])
     if codes is None or zero_point is None:
         return
     if codes.dtype.itemsize != 1:
-        raise _refused(
+        raise unsupported(
             producer,
-            f"the weights of {node.op_type} {_name(node)!r} are {codes.dtype}",
+            f"the weights of {node.op_type} {node_name(node)!r} are {codes.dtype}",
             "quantize weights symmetrically to int8",
         )
     if zero_point.any():
-        raise _refused(
+        raise unsupported(
             producer,
-            f"the weights of {node.op_type} {_name(node)!r} are asymmetric "
+            f"the weights of {node.op_type} {node_name(node)!r} are asymmetric "
             f"(zero point {int(zero_point[zero_point != 0].flat[0])}, as int8)",
             "quantize weights symmetrically to int8 (zero point 0)",
         )
 
 
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def _set_input(graph: ir.Graph, node: ir.Node, index: int, array: NDArray[Any]) -> None:
     """Make a constant an input of a node, under a name of its own."""
-    old = _input(node, index)
-    known = _constant(old)
+    old = optional_input(node, index)
+    known = constant(old)
     if known is not None and known.dtype == array.dtype and np.array_equal(known, array):
         return
     suffix = ("codes", "scale", "zero_point")[index]
-    value = add_constant(graph, f"{_name(node)}_{suffix}", array, array.dtype)
+    value = add_constant(graph, f"{node_name(node)}_{suffix}", array, array.dtype)
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     node.replace_input_with(index, value)
-
-
-def _constant(value: ir.Value | None) -> NDArray[Any] | None:
-    if value is None or value.const_value is None:
-        return None
-    return value.const_value.numpy()
-
-
-def _name(node: ir.Node) -> str:
-    return node.name or str(node.outputs[0].name)
-
-
-def _refused(node: ir.Node, found: str, fix: str) -> UnsupportedOperatorError:
-    return UnsupportedOperatorError(operator=node.op_type, node=_name(node), found=found, fix=fix)

@@ -8,44 +8,48 @@ evaluator computes here.
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes import common
+from onnx_ir.passes import PassResult, common
 from onnxscript.optimizer import fold_constants
 
 from ...core.errors import GraphError
+from .contract import GraphPass
 
 
-def fix_batch(model: ir.Model) -> ir.Model:
-    """Return the graph for one image, every shape known, constants as initializers.
+class FixBatch(GraphPass):
+    """Makes a graph one for one image, every shape known, constants as initializers.
 
     Values that are left keep their names, so that ranges measured on the graph still fit.
-
-    Args:
-        model: One image input (N, C, H, W), N free or fixed; changed.
 
     Raises:
         GraphError: The image's size is free, or a shape depends on what is in the image.
     """
-    _set_batch(model.graph)
-    try:
-        lift = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-        lift(model)
-        fold_constants(
-            model,
-            onnx_shape_inference=True,
-            input_size_limit=1 << 40,
-            output_size_limit=1 << 30,
-            should_fold=_folds,
+
+    def requires(self, model: ir.Model) -> None:
+        """One input, the image (N, C, H, W), N free or fixed."""
+        names = [str(value.name) for value in model.graph.inputs if not value.is_initializer()]
+        self.rely_on("one input", [] if len(names) == 1 else [", ".join(names) or "none"])
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Fix the batch, infer, compute."""
+        _set_batch(model.graph)
+        _compute_constants(model)
+        _require_shapes(model.graph)
+        return PassResult(model, modified=True)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Batch 1; of every value the type and the shape; no constant that is a node."""
+        image = model.graph.inputs[0]
+        batch = None if image.shape is None else image.shape[0]
+        self.promise("batch 1", [] if batch == 1 else [f"{batch} of {image.name!r}"])
+        unknown = (
+            f"{value.type} and {value.shape} of {value.name!r}"
+            for node in model.graph
+            for value in node.outputs
+            if value.dtype is None or value.shape is None or not value.shape.is_static()
         )
-        lift(model)
-        common.IdentityEliminationPass()(model)
-        common.RemoveUnusedNodesPass()(model)
-        common.TopologicalSortPass()(model)
-        model = common.ShapeInferencePass(strict_mode=True)(model).model
-    except Exception as error:
-        # The passes raise whatever onnx's inference raises, wrapped several times.
-        raise GraphError(f"the shapes of the graph cannot be inferred: {_root(error)}") from error
-    _require_shapes(model.graph)
-    return model
+        self.promise("known types and static shapes", unknown)
+        nodes = (f"{node.name!r}" for node in model.graph if node.op_type == "Constant")
+        self.promise("constants as initializers", nodes)
 
 
 def _set_batch(graph: ir.Graph) -> None:
@@ -62,6 +66,27 @@ def _set_batch(graph: ir.Graph) -> None:
     for node in graph:
         for value in node.outputs:
             value.shape = None
+
+
+def _compute_constants(model: ir.Model) -> None:
+    try:
+        lift = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+        lift(model)
+        fold_constants(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=1 << 40,
+            output_size_limit=1 << 30,
+            should_fold=_folds,
+        )
+        lift(model)
+        common.IdentityEliminationPass()(model)
+        common.RemoveUnusedNodesPass()(model)
+        common.TopologicalSortPass()(model)
+        common.ShapeInferencePass(strict_mode=True)(model)
+    except Exception as error:
+        # The passes raise whatever onnx's inference raises, wrapped several times.
+        raise GraphError(f"the shapes of the graph cannot be inferred: {_root(error)}") from error
 
 
 def _folds(node: ir.Node) -> bool:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import PassResult
 
 from ...core.errors import GraphError
+from ..nodes import dequantized, node_name
 from .constants import add_constant
+from .contract import GraphPass
 
 
-def fold_batch_norm(model: ir.Model) -> int:
-    """Replace every BatchNormalization, in place.
+class FoldBatchNorm(GraphPass):
+    """Replaces every BatchNormalization.
 
     After a Conv or a Gemm (transB=1, alpha=beta=1) that nothing else reads, its factor goes into
     the weights and the bias; after a product of tokens by weights, which a Reshape to a matrix may
@@ -23,46 +26,71 @@ def fold_batch_norm(model: ir.Model) -> int:
     where the factor is negative: it goes into their scales. Elsewhere it becomes a depthwise Conv,
     or x * factor + offset where it normalizes no image.
 
-    Returns:
-        How many there were.
+    Raises:
+        GraphError: One is in training mode, or its parameters are computed.
+    """
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Fold each."""
+        nodes = [node for node in model.graph if node.op_type == "BatchNormalization"]
+        for node in nodes:
+            _replace(model.graph, node)
+        return PassResult(model, modified=bool(nodes))
+
+    def ensures(self, model: ir.Model) -> None:
+        """None is left."""
+        offenders = (
+            f"node {node_name(node)!r}"
+            for node in model.graph
+            if node.op_type == "BatchNormalization"
+        )
+        self.promise("no BatchNormalization", offenders)
+
+
+def _replace(graph: ir.Graph, node: ir.Node) -> None:
+    factor, shift = _factor_and_shift(node)
+    source = node.inputs[0]
+    assert source is not None
+    producer = source.producer() if _is_read_once(source) else None
+    product = _product(source)
+    if product is not None:
+        _fold_into_product(graph, product, factor, shift)
+        folded = node.inputs[0]
+        assert folded is not None
+        final = folded
+    elif producer is not None and _foldable(producer):
+        _fold(graph, producer, factor, shift)
+        final = source
+    else:
+        final = _expand(graph, node, source, factor, shift)
+    output = node.outputs[0]
+    ir.convenience.replace_all_uses_with(output, final, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    # It is the normalized value now: ranges go by the name.
+    final.name = output.name
+    if final.type is None:
+        final.type = output.type
+
+
+def _factor_and_shift(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what a BatchNormalization multiplies each channel by, and then adds.
 
     Raises:
-        GraphError: One is in training mode.
+        GraphError: That is not known before it runs.
     """
-    nodes = [node for node in model.graph if node.op_type == "BatchNormalization"]
-    for node in nodes:
-        if node.attributes.get_int("training_mode", 0):
-            raise GraphError(
-                f"BatchNormalization (node {node.name!r}) depends on the "
-                "images beside it (training mode); export the model after model.eval()"
-            )
-        _, gain, offset, mean, variance = (_constant(value) for value in node.inputs)
-        assert gain is not None
-        assert offset is not None
-        assert mean is not None
-        assert variance is not None
-        factor = gain / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-        shift = offset - mean * factor
-        source = node.inputs[0]
-        assert source is not None
-        producer = source.producer() if _is_read_once(source) else None
-        product = _product(source)
-        if product is not None:
-            _fold_into_product(model.graph, product, factor, shift)
-            folded = node.inputs[0]
-            assert folded is not None
-            final = folded
-        elif producer is not None and _foldable(producer):
-            _fold(model.graph, producer, factor, shift)
-            final = source
-        else:
-            final = _expand(model.graph, node, source, factor, shift)
-        output = node.outputs[0]
-        ir.convenience.replace_all_uses_with(output, final, replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
-        # It is the normalized value now: ranges go by the name.
-        final.name = output.name
-    return len(nodes)
+    if node.attributes.get_int("training_mode", 0):
+        raise GraphError(
+            f"BatchNormalization (node {node.name!r}) depends on the "
+            "images beside it (training mode); export the model after model.eval()"
+        )
+    gain, offset, mean, variance = (_constant(value) for value in node.inputs[1:])
+    if gain is None or offset is None or mean is None or variance is None:
+        raise GraphError(
+            f"BatchNormalization (node {node_name(node)!r}): expected constant parameters, found "
+            "computed ones; export the model with its weights as initializers"
+        )
+    factor = gain / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    return factor, offset - mean * factor
 
 
 def _constant(value: ir.Value | None) -> NDArray[np.float64] | None:
@@ -129,11 +157,7 @@ def _bias(node: ir.Node) -> NDArray[np.float64] | None:
     producer = value.producer()
     if producer is None or producer.op_type != "DequantizeLinear":
         return _constant(value)
-    codes, scale = _constant(producer.inputs[0]), _constant(producer.inputs[1])
-    zero_point = _constant(producer.inputs[2]) if len(producer.inputs) > 2 else np.zeros(1)
-    if codes is None or scale is None or zero_point is None:
-        return None
-    return (codes - zero_point) * scale
+    return dequantized(producer)
 
 
 def _foldable(node: ir.Node) -> bool:

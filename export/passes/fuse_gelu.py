@@ -11,38 +11,55 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import PassResult
+
+from ..nodes import node_name
+from .contract import GraphPass, opset
 
 _TOLERANCE: Final = 1e-3
+_OPSET: Final = 20
 
 
-def fuse_gelu(model: ir.Model) -> int:
-    """Replace x / 2 * (1 + erf(x / sqrt(2))), in any order of its factors, in place.
+class FuseGelu(GraphPass):
+    """Replaces x / 2 * (1 + erf(x / sqrt(2))), in any order of its factors.
 
-    Args:
-        model: Of opset 20 or later, which has Gelu; an older one is left as it is.
-
-    Returns:
-        How many were fused.
+    A graph of an opset before 20, which has no Gelu, is left as it is.
     """
-    graph = model.graph
-    if model.opset_imports.get("", 0) < 20:
-        return 0
-    count = 0
-    for erf in [node for node in graph if node.op_type == "Erf"]:
-        found = _match(erf)
-        if found is None:
-            continue
-        source, last = found
-        output = last.outputs[0]
-        gelu = ir.node("Gelu", [source], name=f"{last.name}_gelu")
-        graph.insert_before(last, gelu)
-        made = gelu.outputs[0]
-        made.name, made.type, made.shape = f"{output.name}_gelu", output.type, output.shape
-        output.replace_all_uses_with(made, replace_graph_outputs=True)
-        count += 1
-    if count:
-        _remove_unused(graph)
-    return count
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Fuse each."""
+        if opset(model) < _OPSET:
+            return PassResult(model, modified=False)
+        graph = model.graph
+        modified = False
+        for erf in [node for node in graph if node.op_type == "Erf"]:
+            found = _match(erf)
+            if found is None:
+                continue
+            source, last = found
+            output = last.outputs[0]
+            gelu = ir.node("Gelu", [source], name=f"{last.name}_gelu")
+            graph.insert_before(last, gelu)
+            made = gelu.outputs[0]
+            made.name, made.type, made.shape = f"{output.name}_gelu", output.type, output.shape
+            if output.is_graph_output():
+                output.name, made.name = made.name, output.name
+            output.replace_all_uses_with(made, replace_graph_outputs=True)
+            modified = True
+        if modified:
+            _remove_unused(graph)
+        return PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        """None is left that the opset has an operator for."""
+        if opset(model) < _OPSET:
+            return
+        offenders = (
+            f"node {node_name(node)!r}"
+            for node in model.graph
+            if node.op_type == "Erf" and _match(node) is not None
+        )
+        self.promise("no GELU written out with Erf", offenders)
 
 
 def _match(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:

@@ -6,26 +6,49 @@ torch.ao quantizes weights to -128..127, and torch's TorchScript exporter takes 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import PassResult
 
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+from .canonical_form import WEIGHTED, outside_canonical_form
+from .contract import GraphPass
 
 
-def narrow_weights(model: ir.Model) -> int:
-    """Make every weight code of -128 a -127, in place: one step of that channel's scale.
+class NarrowWeights(GraphPass):
+    """Makes every weight code of -128 a -127: one step of that channel's scale.
 
-    Args:
-        model: Q/DQ as ``canonical_qdq`` leaves it.
-
-    Returns:
-        How many codes were changed.
+    Attributes:
+        changed: How many codes the last run changed.
     """
-    changed = 0
-    for node in model.graph:
-        if node.op_type not in _WEIGHTED:
-            continue
-        value = node.inputs[1]
+
+    changed: int = 0
+
+    def requires(self, model: ir.Model) -> None:
+        """Q/DQ as ``CanonicalQdq`` leaves it."""
+        self.rely_on("canonical Q/DQ", outside_canonical_form(model.graph))
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Narrow the codes."""
+        self.changed = 0
+        for value, codes in _wide(model.graph):
+            self.changed += int((codes == -128).sum())
+            value.const_value = ir.tensor(np.maximum(codes, -127), name=value.name)
+        return PassResult(model, modified=self.changed > 0)
+
+    def ensures(self, model: ir.Model) -> None:
+        """No weight has the code -128."""
+        offenders = (f"-128 in {value.name!r}" for value, _ in _wide(model.graph))
+        self.promise("weight codes -127..127", offenders)
+
+
+def _wide(graph: ir.Graph) -> Iterator[tuple[ir.Value, NDArray[Any]]]:
+    """Yield weights with a code of -128, as they are reached, and their codes."""
+    for node in graph:
+        value = node.inputs[1] if node.op_type in WEIGHTED else None
         producer = value.producer() if value is not None else None
         if producer is None or producer.op_type != "DequantizeLinear":
             continue
@@ -33,8 +56,5 @@ def narrow_weights(model: ir.Model) -> int:
         if codes is None or codes.const_value is None:
             continue
         array = codes.const_value.numpy()
-        if array.dtype != np.int8 or not (array == -128).any():
-            continue
-        changed += int((array == -128).sum())
-        codes.const_value = ir.tensor(np.maximum(array, -127), name=codes.name)
-    return changed
+        if array.dtype == np.int8 and array.min(initial=0) == -128:
+            yield codes, array

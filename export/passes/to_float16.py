@@ -7,24 +7,49 @@ represents.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from onnx_ir.passes import PassResult
 
 from ...core.errors import GraphError
+from ..nodes import node_name
+from .contract import GraphPass
 
 FLOAT16_MAX: Final = 65504.0
 
 
-def to_float16(model: ir.Model) -> None:
-    """Cast in place: initializers, constants and values; Cast nodes at the borders.
+class ToFloat16(GraphPass):
+    """Casts initializers, constants and values; Cast nodes stand at the borders.
 
     Raises:
         GraphError: A weight is beyond FP16's range, or a scale is none of its numbers.
     """
-    graph = model.graph
+
+    def requires(self, model: ir.Model) -> None:
+        """Of every value the type: one that is not known would stay float32."""
+        unknown = (
+            f"none of {value.name!r}"
+            for node in model.graph
+            for value in node.outputs
+            if value.name and value.dtype is None
+        )
+        self.rely_on("known types", unknown)
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Cast."""
+        _cast(model.graph)
+        return PassResult(model, modified=True)
+
+    def ensures(self, model: ir.Model) -> None:
+        """Nothing between the borders is float32."""
+        self.promise("FP16 between input and output", _float32(model.graph))
+
+
+def _cast(graph: ir.Graph) -> None:
     scales = {
         node.inputs[1].name
         for node in graph
@@ -49,6 +74,24 @@ def to_float16(model: ir.Model) -> None:
             if value.dtype == ir.DataType.FLOAT:
                 value.dtype = ir.DataType.FLOAT16
     _cast_borders(graph)
+
+
+def _float32(graph: ir.Graph) -> Iterator[str]:
+    for value in graph.initializers.values():
+        if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
+            yield f"the float32 initializer {value.name!r}"
+    for source in graph.inputs:
+        for use in source.uses():
+            if source.dtype == ir.DataType.FLOAT and use.node.op_type != "Cast":
+                yield f"the float32 input of node {node_name(use.node)!r}"
+    for node in graph:
+        for attribute in node.attributes.values():
+            is_tensor = attribute.type == ir.AttributeType.TENSOR
+            if is_tensor and attribute.as_tensor().dtype == ir.DataType.FLOAT:
+                yield f"a float32 constant in node {node_name(node)!r}"
+        for value in node.outputs:
+            if value.dtype == ir.DataType.FLOAT and not value.is_graph_output():
+                yield f"the float32 value {value.name!r}"
 
 
 def _half(name: str, values: NDArray[np.float32], *, exact: bool) -> NDArray[np.float16]:

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from ...core.errors import GraphError
 from ...core.values import TensorSpec
+from ..nodes import COMPUTING, node_name, shape_of, unsupported
 from .layout import plain, preferred
 from .lowering import FloatWeights, Form, Lowering
-from .nodes import COMPUTING, node_name, shape_of, unsupported
 from .ops import LOWERINGS
 from .prepare import prepare
 from .writer import Tensor

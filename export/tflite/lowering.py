@@ -13,10 +13,10 @@ from ai_edge_litert.schema_py_generated import ActivationFunctionType as Activat
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
+from ..nodes import constant, dequantized, node_name, shape_of, unsupported
 from .layout import Layout, Shape, plain, preferred, reshapable, reshaped, same_memory
 from .moves import LARGEST_RANK, Move
-from .nodes import constant, node_name, shape_of, unsupported
-from .quantization import Quant, dequantized, finer, parameters
+from .quantization import Quant, finer, parameters
 from .versions import has_kernel
 from .writer import ModelWriter
 
@@ -86,7 +86,8 @@ class Lowering:
             found = constant(value)
             producer = value.producer()
             if found is None and producer is not None and producer.op_type == "DequantizeLinear":
-                found = dequantized(producer)
+                exact = dequantized(producer)
+                found = None if exact is None else exact.astype(np.float32)
             if found is None:
                 return None
             self._constants[value] = found

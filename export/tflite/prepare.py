@@ -7,11 +7,9 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...core.errors import GraphError
-from ..passes.fix_batch import fix_batch
-from ..passes.fuse_gelu import fuse_gelu
-
-# Before it, Softmax and others meant something else.
-_OLDEST_OPSET = 13
+from ..passes.contract import OLDEST_OPSET, Pipeline, opset
+from ..passes.fix_batch import FixBatch
+from ..passes.fuse_gelu import FuseGelu
 
 
 def prepare(model: onnx.ModelProto) -> ir.Model:
@@ -29,10 +27,10 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise GraphError(f"expected a valid ONNX model, found: {error}") from error
     graph = graph_model.graph
-    opset = graph_model.opset_imports.get("", 0)
-    if opset < _OLDEST_OPSET:
+    found = opset(graph_model)
+    if found < OLDEST_OPSET:
         raise GraphError(
-            f"expected ONNX opset {_OLDEST_OPSET} or later, found {opset}; export the model again "
+            f"expected ONNX opset {OLDEST_OPSET} or later, found {found}; export the model again "
             "or convert it with onnx.version_converter"
         )
     common.RemoveInitializersFromInputsPass()(graph_model)
@@ -42,6 +40,4 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
             f"({', '.join(str(v.name) for v in graph.inputs)}) and {len(graph.outputs)} "
             f"({', '.join(str(v.name) for v in graph.outputs)}); cut the graph to its classifier"
         )
-    graph_model = fix_batch(graph_model)
-    fuse_gelu(graph_model)
-    return graph_model
+    return Pipeline(FixBatch(), FuseGelu())(graph_model).model

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...core.errors import GraphError
-from .nodes import attribute, constant, node_name, unsupported
+from ..nodes import attribute, constant, node_name, unsupported
 
 Codes = NDArray[np.int8]
 
@@ -167,22 +167,6 @@ def quantized_weight(value: ir.Value | None) -> QuantizedWeight | None:
         scales=scale.astype(np.float32).ravel(),
         axis=axis % codes.ndim if scale.size > 1 else None,
     )
-
-
-def dequantized(node: ir.Node) -> NDArray[np.float32] | None:
-    """Return the float values of a DequantizeLinear on a constant, or None."""
-    codes, scale, zero_point = constant(node.inputs[0]), constant(node.inputs[1]), _zero_point(node)
-    if codes is None or scale is None or zero_point is None:
-        return None
-    if scale.ndim > 1 or attribute(node, "block_size", 0):
-        raise unsupported(node, "its scales are per block", "quantize weights per channel")
-    if scale.size > 1:
-        axis = attribute(node, "axis", 1) % codes.ndim
-        along = tuple(-1 if i == axis else 1 for i in range(codes.ndim))
-        scale, zero_point = scale.reshape(along), zero_point.reshape(along)
-    # int32 codes (biases) need the double: a float32 has 24 bits.
-    shifted = codes.astype(np.float64) - zero_point.astype(np.float64)
-    return (shifted * scale.astype(np.float64)).astype(np.float32)
 
 
 def _zero_point(node: ir.Node) -> NDArray[Any] | None:

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from ..nodes import shape_of
 from .lowering import Form, Lowering
-from .nodes import shape_of
 
 
 def unquantized(ctx: Lowering, value: ir.Value | None) -> Form:

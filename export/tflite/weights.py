@@ -10,8 +10,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...core.errors import GraphError
+from ..nodes import node_name, shape_of, unsupported
 from .lowering import Lowering
-from .nodes import node_name, shape_of, unsupported
 from .quantization import Codes, Quant, is_dynamic, quantized_weight
 from .writer import ChannelQuant
 

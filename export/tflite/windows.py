@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from ..nodes import attribute, shape_of
 from .layout import NHWC, Shape
 from .lowering import Form, Lowering
-from .nodes import attribute, shape_of
 from .quantization import Quant
 
 Pair = tuple[int, int]

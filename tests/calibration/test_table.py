@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import struct
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def small_model() -> onnx.ModelProto:
 
 
 MODEL = small_model()
+CHOSEN = "c" * 64
 
 
 def image(index: int) -> tuple[str, np.ndarray]:
@@ -122,7 +124,8 @@ def test_parts_in_any_order_and_grouping_are_the_single_run(
     indices = list(range(30))
     write_table(tmp_path / "whole.json", table_of(indices, method=method))
     parts = [
-        table_of(indices[i::3], method=method, parts=Parts(of=3, held=(i + 1,))) for i in range(3)
+        table_of(indices[i::3], method=method, parts=Parts(of=3, held=(i + 1,), chosen=CHOSEN))
+        for i in range(3)
     ]
 
     for number, order in enumerate(itertools.permutations(parts)):
@@ -146,7 +149,7 @@ def test_whole_tables_merge_too(sets: list[int]) -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     one = table_of([0, 1])
-    part = table_of([2], parts=Parts(of=2, held=(1,)))
+    part = table_of([2], parts=Parts(of=2, held=(1,), chosen=CHOSEN))
     refused = {
         "method": msgspec.structs.replace(table_of([2]), method="entropy"),
         "seed": msgspec.structs.replace(table_of([2]), seed=9),
@@ -163,7 +166,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
 
 def test_a_part_gives_no_ranges() -> None:
     with pytest.raises(CalibrationError, match="only part 1 of 2"):
-        table_of([2], parts=Parts(of=2, held=(1,))).ranges()
+        table_of([2], parts=Parts(of=2, held=(1,), chosen=CHOSEN)).ranges()
 
 
 def test_another_model_preprocessing_or_size_is_refused() -> None:
@@ -277,3 +280,36 @@ def test_differences_are_shares_of_the_wider_range_the_largest_first() -> None:
     assert single == ("x",)
     with pytest.raises(CalibrationError, match="no tensor in common"):
         compare_ranges(one, {"y": Range(0, 1)})
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t["tensors"]["r"].update(range=[0.0, 0.5]), "is not what minmax chooses"),
+        (lambda t: t["tensors"]["r"].update(range=[0.0, 1e308]), "lies outside of the values"),
+        (lambda t: t["tensors"]["r"].update(extremes=[0.0, 1e308]), "none of float32"),
+        (lambda t: t["tensors"]["r"].update(counts=[0, 0]), "counts no value"),
+        (lambda t: t["tensors"]["r"].update(counts=[2**63]), "Expected `int`"),
+        (lambda t: t.update(tensors={}), "length >= 1"),
+        (lambda t: t["fingerprint"].update(images=-5), "fingerprint is of -5 images"),
+        (lambda t: t.update(method="percentile"), "percentile None"),
+        (lambda t: t.update(parts={"of": 2, "held": [7, 7], "chosen": CHOSEN}), "each once"),
+    ],
+)  # fmt: skip
+def test_an_edited_table_is_refused(tmp_path: Path, edit: object, message: str) -> None:
+    path = tmp_path / "table.json"
+    write_table(path, table_of([1, 2, 3]))
+    fields = json.loads(path.read_text())
+    edit(fields)  # type: ignore[operator]
+    path.write_text(json.dumps(fields))
+
+    with pytest.raises(CalibrationError, match=message):
+        read_table(path)
+
+
+def test_parts_of_other_sets_do_not_merge() -> None:
+    one = table_of([1], parts=Parts(of=2, held=(1,), chosen=CHOSEN))
+    other = table_of([2], parts=Parts(of=2, held=(2,), chosen="d" * 64))
+
+    with pytest.raises(CalibrationError, match="parts of one set of images"):
+        merge_tables(one, other)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from edgecls.cli.main import COMMANDS
+from edgecls.runtimes import images
 from edgecls.targets import TARGETS
 
 if TYPE_CHECKING:
@@ -78,6 +79,20 @@ def test_verify_recomputes_the_golden_samples(
     assert done.code == 0, done.err
     assert done.out.rstrip().endswith("passed")
     assert edgecls("verify", digits.bundle(target), "--files-only").code == 0
+
+
+def test_verify_names_the_step_that_differs(
+    edgecls: Command, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = images._convert
+    monkeypatch.setattr(images, "_convert", lambda *arguments: ImageChops.invert(real(*arguments)))
+
+    table = edgecls("verify", digits.bundle("raspberry-pi"))
+    found = json.loads(edgecls("verify", digits.bundle("raspberry-pi"), "--json").out)
+
+    assert table.code == 1
+    assert "failed (decode)" in table.out
+    assert {sample["step"] for sample in found["samples"]} == {"decode"}
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from edgecls.core.errors import UnsupportedOperatorError
-from edgecls.export.passes.canonical_qdq import canonical_qdq
-from edgecls.export.passes.fold_batch_norm import fold_batch_norm
-from edgecls.export.passes.narrow_weights import narrow_weights
+from edgecls.export.passes.canonical_qdq import CanonicalQdq
+from edgecls.export.passes.contract import Pipeline
+from edgecls.export.passes.fold_batch_norm import FoldBatchNorm
+from edgecls.export.passes.narrow_weights import NarrowWeights
 from edgecls.export.quantized import refuse_other_forms, without_rounding
 
 HEAD = '<ir_version: 10, opset_import: ["" : {opset}]>\n'
@@ -47,7 +48,7 @@ def run(model: onnx.ModelProto) -> NDArray[np.float32]:
 
 
 def canonical(model: onnx.ModelProto) -> onnx.ModelProto:
-    return ir.to_proto(canonical_qdq(ir.from_proto(model)))
+    return ir.to_proto(CanonicalQdq()(ir.from_proto(model)).model)
 
 
 def operators(model: onnx.ModelProto) -> list[str]:
@@ -276,8 +277,7 @@ def test_batch_norm_goes_into_the_scales(per_channel: bool) -> None:
         gain=np.array([1.5, -0.5, 0.0, 2.0], np.float32), offset=np.ones(4, np.float32),
         mean=np.full(4, 0.1, np.float32), variance=np.full(4, 2.0, np.float32),
     )  # fmt: skip
-    graph = canonical_qdq(ir.from_proto(model))
-    fold_batch_norm(graph)
+    graph = Pipeline(CanonicalQdq(), FoldBatchNorm())(ir.from_proto(model)).model
     found = ir.to_proto(graph)
 
     assert "BatchNormalization" not in operators(found)
@@ -304,8 +304,10 @@ def test_only_weight_codes_of_128_change() -> None:
     )  # fmt: skip
     graph = ir.from_proto(model)
 
-    assert narrow_weights(graph) == 2
-    assert narrow_weights(graph) == 0
+    narrow = NarrowWeights()
+
+    assert (narrow(graph).modified, narrow.changed) == (True, 2)
+    assert (narrow(graph).modified, narrow.changed) == (False, 0)
     found = next(t for t in ir.to_proto(graph).graph.initializer if t.name == "wc")
     np.testing.assert_array_equal(
         onnx.numpy_helper.to_array(found), np.where(codes == -128, -127, codes)

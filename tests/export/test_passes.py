@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from edgecls.calibration.collect import collect_ranges
 from edgecls.calibration.placement import place_qdq
 from edgecls.core.errors import GraphError
-from edgecls.export.passes.fold_batch_norm import fold_batch_norm
-from edgecls.export.passes.to_float16 import to_float16
+from edgecls.export.passes.fold_batch_norm import FoldBatchNorm
+from edgecls.export.passes.to_float16 import ToFloat16
 from edgecls.targets import TARGETS
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
@@ -71,7 +71,7 @@ def test_fold_batch_norm_keeps_the_function(body: str, left: list[str]) -> None:
     model = build(body)
     graph = ir.from_proto(model)
 
-    assert fold_batch_norm(graph) == 1
+    assert FoldBatchNorm()(graph).modified
 
     folded = ir.to_proto(graph)
     assert [node.op_type for node in folded.graph.node] == left
@@ -89,7 +89,7 @@ def test_fold_batch_norm_after_gemm() -> None:
         array = np.abs(generator.normal(size=shape)).astype(np.float32) + np.float32(0.1)
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     graph = ir.from_proto(onnx.shape_inference.infer_shapes(model))
-    fold_batch_norm(graph)
+    FoldBatchNorm()(graph)
     folded = ir.to_proto(graph)
     inputs = {"input": generator.normal(size=(2, 3)).astype(np.float32)}
 
@@ -103,7 +103,7 @@ def test_fold_batch_norm_after_gemm() -> None:
 def test_float16_casts_all_but_the_borders() -> None:
     model = build(CONV_BN)
     graph = ir.from_proto(model)
-    to_float16(graph)
+    ToFloat16()(graph)
     half = ir.to_proto(graph)
 
     kinds = {tensor.data_type for tensor in half.graph.initializer}
@@ -121,7 +121,7 @@ def test_float16_refuses_what_it_cannot_hold() -> None:
     )
 
     with pytest.raises(GraphError, match="65504"):
-        to_float16(ir.from_proto(model))
+        ToFloat16()(ir.from_proto(model))
 
 
 def test_float16_keeps_the_scales_of_a_calibrated_graph() -> None:
@@ -129,7 +129,7 @@ def test_float16_keeps_the_scales_of_a_calibrated_graph() -> None:
     table = collect_ranges(model, [("00", image()[:1])], method="minmax", seed=0)
     single = place_qdq(model, table, TARGETS["jetson"].scheme).model
     graph = ir.from_proto(single)
-    to_float16(graph)
+    ToFloat16()(graph)
     half = ir.to_proto(graph)
 
     scales = [
@@ -156,7 +156,7 @@ def test_float16_refuses_a_foreign_scale() -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), tensor.name))
 
     with pytest.raises(GraphError, match="not representable"):
-        to_float16(ir.from_proto(graph))
+        ToFloat16()(ir.from_proto(graph))
 
 
 def test_fold_batch_norm_refuses_training_mode() -> None:
@@ -165,7 +165,7 @@ def test_fold_batch_norm_refuses_training_mode() -> None:
     norm.attribute.append(onnx.helper.make_attribute("training_mode", 1))
 
     with pytest.raises(GraphError, match=r"model\.eval"):
-        fold_batch_norm(ir.from_proto(model))
+        FoldBatchNorm()(ir.from_proto(model))
 
 
 @pytest.mark.parametrize("reshaped", [True, False])
@@ -194,7 +194,7 @@ def test_batch_norm_of_tokens_goes_into_the_product_before_it(reshaped: bool, sh
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     graph = ir.from_proto(model)
 
-    assert fold_batch_norm(graph) == 1
+    assert FoldBatchNorm()(graph).modified
 
     folded = ir.to_proto(graph)
     np.testing.assert_allclose(run(folded), run(model), rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgecls.core.errors import GraphError
-from edgecls.export.passes.strip_softmax import strip_softmax
+from edgecls.export.passes.strip_softmax import StripSoftmax
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
 CONV = "c = Conv <kernel_shape=[4,4]> (input, w)\n"
@@ -53,7 +53,10 @@ def test_a_final_softmax_goes_and_nothing_else(name: str) -> None:
     model = build(body)
     graph = ir.from_proto(model)
 
-    assert strip_softmax(graph) == operator
+    strip = StripSoftmax()
+
+    assert strip(graph).modified == bool(operator)
+    assert strip.operator == operator
 
     stripped = ir.to_proto(graph)
     expected, logits = run(model), run(stripped)
@@ -76,4 +79,4 @@ def test_a_final_softmax_goes_and_nothing_else(name: str) -> None:
 )  # fmt: skip
 def test_a_sigmoid_is_refused(tail: str) -> None:
     with pytest.raises(GraphError, match="multi-label"):
-        strip_softmax(ir.from_proto(build(CONV + "f = Flatten (c)\n" + tail)))
+        StripSoftmax()(ir.from_proto(build(CONV + "f = Flatten (c)\n" + tail)))

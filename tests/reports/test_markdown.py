@@ -79,7 +79,7 @@ Each bound of a true value holds with the verdict's confidence 95 %.
 | top-5 | 100.00 % | 100.00 % |
 | ECE | 26.89 % | 1.89 % |
 
-Top-1 agreement 75.00 % (95 % interval 30.06 .. 95.44). 1 right answers were lost and 0 gained \
+Top-1 agreement 75.00 % (95 % interval 30.06 .. 95.44). 1 right answer was lost and 0 gained \
 (exact McNemar p = 1).
 
 Logits differ by 0.25 on average and by 1 at most, which is 1 of the largest.

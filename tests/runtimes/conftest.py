@@ -6,7 +6,7 @@ conv 3x3 stride 2 (valid) + ReLU -> global average -> fully connected, 3x12x12 -
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from edgecls.bundle.manifest import Artefact, GoldenSample, ModelInfo
 from edgecls.core.preprocess import Preprocess
 from edgecls.core.values import TensorSpec
 from edgecls.runtimes.preprocess import pixels_to_png, to_pixels
+from edgecls.runtimes.steps import StepHashes, array_sha256
 
 SIDE = 12
 CLASSES = 5
@@ -69,19 +70,19 @@ def pixels() -> Array:
 
 @pytest.fixture(scope="session")
 def tflite_float(weights: Weights) -> bytes:
-    return _tflite(weights, quantized=False)
+    return make_tflite(weights, quantized=False)
 
 
 @pytest.fixture(scope="session")
 def tflite_int8(weights: Weights) -> bytes:
-    return _tflite(weights, quantized=True)
+    return make_tflite(weights, quantized=True)
 
 
 # The ranges of the int8 file: normalised pixels, activations after ReLU, their mean, logits.
 SCALES = {"input": (0.02, -10), "maps": (0.05, -128), "mean": (0.03, -128), "logits": (0.08, 3)}
 
 
-def _tflite(weights: Weights, *, quantized: bool) -> bytes:
+def make_tflite(weights: Weights, *, quantized: bool) -> bytes:
     flatbuffers = pytest.importorskip("flatbuffers")
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     model = schema.ModelT()
@@ -228,6 +229,17 @@ class Made:
     precision: Any
     data: bytes
 
+    def fed(self, pixels: Array) -> Array:
+        """What the file is fed for pixels (H, W, 3), by the formula, without tables."""
+        values = (pixels / PREPROCESS.scale - PREPROCESS.mean) / PREPROCESS.std
+        values = values.astype(np.float32)
+        if self.format != "tflite":
+            return values.transpose(2, 0, 1)
+        if self.precision != "int8":
+            return values
+        scale, zero = SCALES["input"]
+        return np.clip(np.rint(values / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+
 
 MakeBundle = Callable[..., Path]
 
@@ -241,18 +253,29 @@ def make_bundle(tmp_path: Path, weights: Weights) -> MakeBundle:
         target: str = "raspberry-pi",
         labels: tuple[str, ...] | None = ("ant", "bee", "cat", "dog", "eel"),
         golden: int = 2,
+        images: Sequence[tuple[str, bytes]] | None = None,
         **changes: Any,
     ) -> Path:
         files = {made.path: made.data for made in artefacts}
         samples = []
-        for index in range(golden):
-            image = encoded(photo(index))
-            pixels = to_pixels(image, PREPROCESS)
+        if images is None:
+            images = [(".png", encoded(photo(index))) for index in range(golden)]
+        for index, (suffix, image) in enumerate(images):
+            watch = StepHashes()
+            pixels = to_pixels(image, PREPROCESS, watch=watch)
             logits = weights.logits(PREPROCESS.normalize(pixels[None]))[0].astype("<f4")
-            names = [f"golden/{index}{ending}" for ending in (".png", ".pixels.png", ".f32")]
+            names = [f"golden/{index}{ending}" for ending in (suffix, ".pixels.png", ".f32")]
             files |= dict(zip(names, (image, pixels_to_png(pixels), logits.tobytes()), strict=True))
             held = {made.path: names[2] for made in artefacts}
-            samples.append(GoldenSample(image=names[0], pixels=names[1], logits=held))
+            samples.append(
+                GoldenSample(
+                    image=names[0],
+                    pixels=names[1],
+                    logits=held,
+                    steps=watch.hashes,
+                    tensors={made.path: array_sha256(made.fed(pixels)) for made in artefacts},
+                )
+            )
         manifest = Manifest(
             target=target,
             precision=artefacts[0].precision,

@@ -34,16 +34,17 @@ def transforms() -> Any:
 
 
 def torchvision_pixels(transforms: Any, image: Image.Image, preprocess: Preprocess) -> Any:
+    """Resize and crop with torchvision; the width before the height, as Pillow 12 and older do."""
     modes = transforms.InterpolationMode
     steps = []
     if preprocess.resize:
         size = preprocess.resize
-        steps.append(
-            transforms.Resize(
-                list(size) if isinstance(size, tuple) else size,
-                interpolation=modes(preprocess.interpolation),
-            )
-        )
+        how = {"interpolation": modes(preprocess.interpolation)}
+        whole = transforms.Resize(list(size) if isinstance(size, tuple) else size, **how)
+        height, width = whole(Image.new("L", image.size)).size[::-1]
+        if preprocess.interpolation != "nearest":
+            steps.append(transforms.Resize([image.height, width], **how))
+        steps.append(transforms.Resize([height, width], **how))
     if preprocess.crop:
         steps.append(transforms.CenterCrop(preprocess.crop))
     for step in steps:

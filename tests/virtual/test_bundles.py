@@ -21,7 +21,8 @@ from edgecls.devices.virtual import VirtualPi
 from edgecls.devices.virtual.machine import check_qemu
 from edgecls.runtimes import load
 from edgecls.runtimes.logits_file import LogitsFile
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from edgecls.core.values import Precision

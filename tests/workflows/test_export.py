@@ -15,11 +15,15 @@ import pytest
 
 from edgecls.bundle import Bundle
 from edgecls.core.errors import UsageError
+from edgecls.core.preprocess import PIXEL_STEPS
 from edgecls.core.progress import Quiet
 from edgecls.core.values import CALIBRATED
 from edgecls.runtimes import load
+from edgecls.runtimes.preprocess import pixels_from_png
+from edgecls.runtimes.steps import array_sha256
 from edgecls.targets import TARGETS
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 from edgecls.workflows.graph import STEP_LIMIT
 
 if TYPE_CHECKING:
@@ -70,6 +74,11 @@ def test_every_target_and_precision(
     assert ("tensorrt-rtx" in formats) == TARGETS[target].engine
     predictor = load(bundle, allow_fallback=True)
     assert predictor.precision == precision
+    for sample in manifest.golden:
+        assert tuple(sample.steps) == PIXEL_STEPS
+        assert set(sample.tensors) == {artefact.path for artefact in manifest.artefacts}
+        fed = predictor.tensors(pixels_from_png(bundle.read(sample.pixels))[None])[0]
+        assert sample.tensors[predictor.artefact.path] == array_sha256(fed)
 
 
 SMALLER = {"fp16": 0.55, "int8-weights": 0.35, "int8-dynamic": 0.35}

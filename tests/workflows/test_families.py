@@ -14,7 +14,8 @@ from edgecls.bundle import Bundle
 from edgecls.core.progress import Quiet
 from edgecls.models import load_model
 from edgecls.runtimes import load
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 
 FAMILIES = [
     "cifar_resnet20",

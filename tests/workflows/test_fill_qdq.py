@@ -16,7 +16,8 @@ from edgecls.calibration.placement import place_weights
 from edgecls.core.errors import CheckFailedError, UsageError
 from edgecls.core.progress import Quiet
 from edgecls.runtimes import load
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 
 from .test_foreign_qdq import float_onnx as float_onnx
 from .test_foreign_qdq import onnx_scales, quantized, tflite_scales

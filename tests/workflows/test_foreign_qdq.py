@@ -18,7 +18,8 @@ from edgecls.core.errors import GraphError, UnsupportedOperatorError, UsageError
 from edgecls.core.preprocess import PRESETS
 from edgecls.core.progress import Quiet
 from edgecls.runtimes import load
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from ..conftest import Digits

@@ -19,7 +19,8 @@ from edgecls.runtimes import load
 from edgecls.runtimes.preprocess import to_pixels
 from edgecls.workflows.answering import DataOptions
 from edgecls.workflows.drift import DriftOptions, drift
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 from edgecls.workflows.graph import run_onnx
 from edgecls.workflows.sources import ModelOptions, from_predictor
 

@@ -12,9 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import ActivationFunctionType as Activation
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
+from ...nodes import attribute, shape_of, unsupported
 from ..layout import plain
 from ..lowering import Form, Lowering
-from ..nodes import attribute, shape_of, unsupported
 from ..quantization import LOGISTIC, Quant
 from ..steps import apply, finish, fixed, unquantized
 from ..versions import has_kernel

@@ -6,9 +6,9 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
+from ...nodes import attribute, is_constant, optional_input, shape_of, unsupported
 from ..layout import NHWC
 from ..lowering import Lowering
-from ..nodes import attribute, is_constant, optional_input, shape_of, unsupported
 from ..weights import choose
 from ..windows import Window, as_image, image_shape, place
 

@@ -13,9 +13,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
+from ...nodes import constant, shape_of
 from ..layout import Layout, plain, preferred
 from ..lowering import Form, Lowering
-from ..nodes import constant, shape_of
 from ..quantization import Quant, parameters, shifted_codes
 from ..steps import apply, fixed
 from ..versions import has_kernel

@@ -11,9 +11,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
+from ...nodes import attribute, shape_of, unsupported
 from ..layout import Layout, plain
 from ..lowering import Form, Lowering
-from ..nodes import attribute, shape_of, unsupported
 from ..quantization import Quant
 
 

@@ -11,9 +11,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
+from ...nodes import attribute, is_constant, optional_input, shape_of, unsupported
 from ..layout import Layout, plain, same_memory
 from ..lowering import Form, Lowering
-from ..nodes import attribute, is_constant, optional_input, shape_of, unsupported
 from ..steps import finish
 from ..weights import Weights, choose
 from .joining import unflattened

@@ -9,9 +9,9 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
+from ...nodes import attribute, optional_input, unsupported
 from ..layout import NHWC, plain
 from ..lowering import Form, Lowering
-from ..nodes import attribute, optional_input, unsupported
 from ..steps import apply, finish, fixed, reduced, unquantized
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...nodes import COMPUTING, is_constant, unsupported
 from ..lowering import Lowering
-from ..nodes import COMPUTING, is_constant, unsupported
 from ..quantization import is_dynamic, parameters
 
 

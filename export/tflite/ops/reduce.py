@@ -10,8 +10,8 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 
+from ...nodes import attribute, shape_of
 from ..lowering import Lowering
-from ..nodes import attribute, shape_of
 from ..steps import apply, finish, reduced, unquantized
 
 # Reductions that choose a value need no parameters of their own.

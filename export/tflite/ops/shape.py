@@ -11,9 +11,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Op
 from numpy.typing import NDArray
 
+from ...nodes import attribute, optional_input, shape_of, unsupported
 from ..layout import plain
 from ..lowering import Form, Lowering
-from ..nodes import attribute, optional_input, shape_of, unsupported
 from ..quantization import shifted_codes
 from .joining import picked, unflattened
 

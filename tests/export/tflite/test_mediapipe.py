@@ -17,7 +17,8 @@ from edgecls.core.preprocess import PRESETS, Preprocess
 from edgecls.core.progress import Quiet
 from edgecls.export.tflite import add_metadata, for_phones, lower
 from edgecls.runtimes import load
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 
 pytestmark = pytest.mark.nightly
 

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from edgecls.calibration.placement import place_weights
 from edgecls.core.errors import GraphError, UnsupportedOperatorError
 from edgecls.core.values import relative_difference
-from edgecls.export.passes.round_weights import round_weights
+from edgecls.export.passes import with_half_weights
 from edgecls.export.tflite import lower
 
 KERNELS = {
@@ -133,7 +133,7 @@ def test_half_weights(lab, kind, kernels):
     oracle = with_constants(model, lambda _, array: array.astype(np.float16).astype(np.float32))
     inputs = lab.data(model)
 
-    lowered = lower(round_weights(model), weights="float16")
+    lowered = lower(with_half_weights(model), weights="float16")
     found = without_transpose(lab, lowered, oracle, inputs, kernels)
 
     assert relative_difference(lab.onnx(oracle, inputs)[0], found) <= 1e-5
@@ -155,7 +155,7 @@ def test_weights_beyond_half_are_refused(lab, value):
     )
 
     with pytest.raises(GraphError, match=r"'w1' holds .* beyond FP16"):
-        round_weights(model)
+        with_half_weights(model)
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

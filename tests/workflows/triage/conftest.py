@@ -23,7 +23,8 @@ from edgecls.runtimes import load
 from edgecls.runtimes.preprocess import to_pixels
 from edgecls.training import save_weights, train_classifier
 from edgecls.workflows.answering import DataOptions
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 from edgecls.workflows.sources import ModelOptions, from_predictor
 from edgecls.workflows.triage import ExplainOptions, explain
 

@@ -13,7 +13,8 @@ import pytest
 from edgecls.bundle import Bundle, Draft, write_bundles
 from edgecls.core.progress import Quiet
 from edgecls.drift.explanation import Explanation
-from edgecls.workflows.export import ExportOptions, export
+from edgecls.workflows.export import export
+from edgecls.workflows.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from ...conftest import Command

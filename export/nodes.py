@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...core.errors import UnsupportedOperatorError
+from ..core.errors import UnsupportedOperatorError
 
 COMPUTING: Final = ("Conv", "Gemm", "MatMul")
 """The operators whose second input is weights, where it is constant."""
@@ -51,6 +52,30 @@ def shape_of(value: ir.Value | None) -> tuple[int, ...]:
 def optional_input(node: ir.Node, index: int) -> ir.Value | None:
     """Return an input, or None where it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def dequantized(node: ir.Node) -> NDArray[np.float64] | None:
+    """Return what a DequantizeLinear makes of a constant, exactly; None where it is no constant.
+
+    In double: int32 codes (biases) need it, a float32 has 24 bits.
+
+    Raises:
+        UnsupportedOperatorError: The scales are per block.
+    """
+    codes, scale, given = (constant(optional_input(node, index)) for index in range(3))
+    if codes is None or scale is None:
+        return None
+    if given is None and optional_input(node, 2) is not None:
+        return None
+    if scale.ndim > 1 or attribute(node, "block_size", 0):
+        raise unsupported(node, "its scales are per block", "quantize weights per channel")
+    zero_point = np.zeros(scale.shape) if given is None else given.astype(np.float64)
+    if scale.size > 1:
+        axis = attribute(node, "axis", 1) % codes.ndim
+        along = tuple(-1 if i == axis else 1 for i in range(codes.ndim))
+        scale, zero_point = scale.reshape(along), zero_point.reshape(along)
+    values: NDArray[np.float64] = (codes.astype(np.float64) - zero_point) * scale.astype(np.float64)
+    return values
 
 
 def unsupported(node: ir.Node, found: str, fix: str) -> UnsupportedOperatorError:

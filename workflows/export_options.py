@@ -1,0 +1,150 @@
+"""What to export, and what of it can be had together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..core.errors import CheckFailedError, UsageError
+from ..core.ranges import CalibrationMethod
+from ..core.values import CALIBRATED, Precision, StepCheck
+from ..export.quantized import activation_bits
+from ..targets import Target, get_target
+from .artefacts import Built
+from .graph import CheckedGraph
+
+# By the bits of a quantized graph's activations: what it is.
+_PRECISIONS: Final[dict[int, Precision]] = {0: "int8-weights", 8: "int8", 16: "int16x8"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What to export, as the command line has it.
+
+    Attributes:
+        source: The model.
+        targets: Names, at least one.
+        out: Bundles are written to ``out/TARGET``.
+        weights: A checkpoint.
+        calib: A folder of images, for int8; for a graph that is quantized already, to quantize
+            what it leaves in float.
+        calib_images: How many of them.
+        calib_table: A table of ``edgecls calibrate``; ``calib`` then only gives golden samples.
+        labels: A file of class names.
+        preprocess: A preset's name or a TOML file.
+        num_classes: Of the model's head.
+        precision: Of every bundle; None is int8.
+        method: How ranges are chosen.
+        seed: Chooses the calibration images.
+        allow_random_weights: Whether a model that nobody trained may be exported.
+        keep_graphs: A folder for the ONNX graphs between the stages.
+        phone: Whether TFLite bundles also carry the file for phones.
+        strict_int8: Whether something left in float is an error in files of a calibrated precision.
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    out: Path
+    weights: Path | None = None
+    calib: Path | None = None
+    calib_images: int = 100
+    calib_table: Path | None = None
+    labels: Path | None = None
+    preprocess: str | None = None
+    num_classes: int | None = None
+    precision: Precision | None = None
+    method: CalibrationMethod = "minmax"
+    seed: int = 0
+    allow_random_weights: bool = False
+    keep_graphs: Path | None = None
+    phone: bool = False
+    strict_int8: bool = False
+
+
+def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision]:
+    """Return the targets and the precision that a float model would have.
+
+    Raises:
+        UsageError: Options contradict each other, or a target does not run the precision.
+    """
+    precision: Precision = options.precision or "int8"
+    targets = tuple(get_target(name) for name in dict.fromkeys(options.targets))
+    if not targets:
+        raise UsageError("no target; give --target at least once")
+    _check_precision(targets, precision)
+    if not options.source.endswith(".onnx"):
+        require_images(options, targets, precision)
+    if options.phone and all(target.ships != "tflite" for target in targets):
+        raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
+    check_strict(options, precision)
+    if options.calib_images < 1:
+        raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
+    if options.calib_table is not None and precision not in CALIBRATED:
+        raise UsageError(f"--calib-table is for calibrated precisions, not for {precision}")
+    return targets, precision
+
+
+def check_strict(options: ExportOptions, precision: Precision) -> None:
+    """Raise UsageError where ``strict_int8`` is asked of a precision that has no int8."""
+    if options.strict_int8 and precision not in CALIBRATED:
+        names = " and ".join(sorted(CALIBRATED))
+        raise UsageError(f"--strict-int8 is for {names}, not for {precision}")
+
+
+def _check_precision(targets: tuple[Target, ...], precision: Precision) -> None:
+    for target in targets:
+        if precision not in target.precisions:
+            raise UsageError(
+                f"{target.name} does not run {precision}; it runs: {', '.join(target.precisions)}"
+            )
+
+
+def own_precision(
+    options: ExportOptions, graph: CheckedGraph, targets: tuple[Target, ...]
+) -> Precision:
+    """Return the precision that a graph came with; raise UsageError where it is not wanted."""
+    precision = _PRECISIONS[activation_bits(graph.model)]
+    if precision not in CALIBRATED and options.calib is not None:
+        precision = "int8"
+    if options.precision not in (None, precision):
+        hint = "; --calib DIR quantizes its activations" if precision not in CALIBRATED else ""
+        raise UsageError(
+            f"{options.source} is quantized: it can only be exported as {precision}{hint}"
+        )
+    _check_precision(targets, precision)
+    return precision
+
+
+def require_images(
+    options: ExportOptions, targets: tuple[Target, ...], precision: Precision
+) -> None:
+    """Raise UsageError where a float model would be quantized without images."""
+    if precision in CALIBRATED and options.calib is None and options.calib_table is None:
+        raise UsageError(
+            f"{precision} needs images to calibrate with: give --calib DIR, --calib-table FILE, or "
+            "--precision " + " or ".join(p for p in targets[0].precisions if p not in CALIBRATED)
+        )
+
+
+def require_int8(
+    made: Sequence[tuple[Target, tuple[Built, ...], tuple[StepCheck, ...]]], *, can_fill: bool
+) -> None:
+    """Raise CheckFailedError where an int8 file computes something in float."""
+    found = {
+        f"{target.name}: {', '.join(item.artefact.left_float)}": None
+        for target, built, _ in made
+        for item in built
+        if item.artefact.precision in CALIBRATED and item.artefact.left_float
+    }
+    if found:
+        fix = (
+            "give --calib DIR to quantize what the graph leaves in float"
+            if can_fill
+            else "replace these operators in the model, or leave --strict-int8 out"
+        )
+        raise CheckFailedError(
+            f"--strict-int8: expected every operator in int8, found in float for "
+            f"{'; '.join(found)}; {fix}; nothing was written"
+        )
