@@ -29,6 +29,7 @@ from ..drift.wording import (
     difference_sentence,
     latency_rows,
     number,
+    sentence,
 )  # fmt: skip
 from .escaping import plain, plain_line
 
@@ -47,6 +48,7 @@ def to_markdown(report: DriftReport) -> str:
     lines = [
         f"# Drift: {verdict.outcome}",
         "",
+        *([] if verdict.outcome == "undecided" else [plain(sentence(verdict)), ""]),
         f"Candidate {plain(report.candidate)} ({plain(report.backends.get('candidate', '?'))}) "
         f"against reference {plain(report.reference)} "
         f"({plain(report.backends.get('reference', '?'))}), {metrics.images} images; "

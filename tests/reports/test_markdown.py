@@ -145,7 +145,8 @@ def test_words_of_a_class_check() -> None:
     )  # fmt: skip
     assert check_notes(check, 500, None) == [
         "largest class drop: above the budget: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more",
-        "largest class drop: 15 classes judged; 3 have fewer than the 29 images that can show it",
+        "largest class drop: judged in the 15 of 18 classes that have enough images; 3 have fewer "
+        "than the 29 images that can show it",
     ]
 
 
