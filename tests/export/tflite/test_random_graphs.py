@@ -247,8 +247,8 @@ def test_random_chain_in_16_bits(lab, compare_layers, chain):
 
     lowered = lower(model)
 
-    # A 16-bit addition is refused where an operand's steps are far coarser than the sum's; the others
-    # have no kernel of 16 bits.
+    # A 16-bit addition is refused where an operand's steps are far coarser than the sum's; the
+    # others have no kernel of 16 bits.
     more = {*lowered.left_float} - {*lower(lab.quantize(graph(lab, chain))).left_float}
     assert {name.split("_")[0] for name in more} <= {"Add", "Sub", "HardSwish", "Max", "Min"}
     layers = compare_layers(model, lowered, lab.data(model)[:1], moving=True)
