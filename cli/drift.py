@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from .config import config_option
+from .drift_modes import Mode, check_files, check_options
 from .options import backend_options, workstation
 from .remote import on_option
 
@@ -31,7 +32,11 @@ _BUDGETS: Final = (
 @click.argument("bundle", nargs=-1, metavar="BUNDLE|MODEL|LOGITS ...")
 @click.option("--reference", metavar="BUNDLE|MODEL|LOGITS", help="What it is compared with.")
 @click.option("--baseline", type=_FILE, help="Compare with answers that --save-baseline kept.")
-@click.option("--save-baseline", type=_OUT, help="Keep BUNDLE's answers for later comparisons.")
+@click.option(
+    "--save-baseline",
+    type=_OUT,
+    help="Keep BUNDLE's answers for later comparisons; where it is judged, if it passes.",
+)
 @click.option(
     "--data", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder of images.",
@@ -133,6 +138,9 @@ def command(
     """
     from . import drift_output
 
+    mode = _mode(bundle, on, reference or baseline, save_baseline, explain=explain, plan=plan)
+    check_options(click.get_current_context(), mode)
+    check_files(click.get_current_context().params, mode)
     with workstation():
         import scipy  # noqa: F401 - what imports it does so late: an export extra or none
 
@@ -145,8 +153,8 @@ def command(
         check_report_path(path, judged=len(bundle) < 2 and not explain)
     if plan:
         return _plan(budgets, discordance, true_drop, as_json)
-    if not bundle:
-        raise click.UsageError("give what is to be judged: a bundle, a model or a file of logits")
+    if explain and len(bundle) != 1:
+        raise click.UsageError("--explain takes one BUNDLE: a bundle or a file of logits")
     with workstation():
         from ..workflows.answering import DataOptions
         from ..workflows.drift import DriftOptions, drift
@@ -155,7 +163,8 @@ def command(
         from ..workflows.scale import Scale
     from .show import TerminalProgress
 
-    model = _model_options([*bundle, *([reference] if reference else [])], options)
+    past = reference if mode in {"judge", "explain"} else None
+    model = _model_options([*bundle, *([past] if past else [])], options)
     data = DataOptions(**{name: options[name] for name in ("data", "truth", "images", "seed")})
     scale = Scale(**{name: options[name] for name in ("workers", "ray", "resume")})
     progress = TerminalProgress(quiet=as_json)
@@ -179,29 +188,18 @@ def command(
         sources = [only(answered)]
     else:
         sources = [_open(name, model, options) for name in bundle]
-    for name in ("labels", "reference_data", "calib_table"):
-        if options[name] and not explain:
-            raise click.UsageError(f"--{name.replace('_', '-')} is for --explain")
     if explain:
-        if len(bundle) > 1 or save_baseline or timed:
-            raise click.UsageError("--explain takes one BUNDLE, and neither keeps nor times")
         return _explain(
             sources[0], reference, baseline, model, data, options, progress, reports, as_json
         )
-    if len(bundle) > 1:
-        if reference or baseline or save_baseline or timed or _is_set("min_agreement"):
-            raise click.UsageError(
-                "several sources are compared with each other; a reference, a baseline, a budget "
-                "or --time needs one BUNDLE"
-            )
+    if mode == "matrix":
         compared = matrix(sources, data, progress, scale)
         for path in reports:
             write_matrix(compared, path)
         drift_output.print_matrix(compared, as_json=as_json)
         return 4 if compared.skipped else 0
-    if reference is None and baseline is None:
-        if save_baseline is None:
-            raise click.UsageError("give --reference, --baseline or --save-baseline")
+    if mode == "save":
+        assert save_baseline is not None
         made, skipped = save(sources[0], data, save_baseline, progress, scale)
         drift_output.print_saved(made, save_baseline, skipped, as_json=as_json)
         return 4 if skipped else 0
@@ -251,9 +249,22 @@ def _explain(
     return 4 if found.left_out else 0
 
 
-def _is_set(name: str) -> bool:
-    source = click.get_current_context().get_parameter_source(name)
-    return source not in {ParameterSource.DEFAULT, None}
+def _mode(
+    bundle: tuple[str, ...], on: tuple[str, ...], past: str | Path | None,
+    save_baseline: Path | None, *, explain: bool, plan: bool,
+) -> Mode:  # fmt: skip
+    """Return what is asked for."""
+    if plan or explain:
+        return "plan" if plan else "explain"
+    if not bundle:
+        raise click.UsageError("give what is to be judged: a bundle, a model or a file of logits")
+    if len(bundle) > 1 or (len(on) > 1 and past is None):
+        return "matrix"
+    if past is None:
+        if save_baseline is None:
+            raise click.UsageError("give --reference, --baseline or --save-baseline")
+        return "save"
+    return "judge"
 
 
 def _model_options(names: list[str], options: dict[str, Any]) -> ModelOptions:

@@ -36,6 +36,7 @@ def print_report(report: DriftReport) -> None:
         confidence,
         latency_rows,
         number,
+        sentence,
     )  # fmt: skip
     from .show import console
 
@@ -89,6 +90,8 @@ def print_report(report: DriftReport) -> None:
     if outcome == "undecided":
         out.print(f"(numbers of images {assumption()})")
     out.print(f"[bold {_COLOURS[outcome]}]{outcome}[/] ({confidence(report.verdict)})")
+    if outcome != "undecided":
+        out.print(sentence(report.verdict), markup=False)
 
 
 def print_matrix(found: Matrix, *, as_json: bool) -> None:

@@ -24,6 +24,19 @@ class Labels:
                 f"the labels name {len(self.names)} classes, the model has {num_classes} outputs"
             )
 
+    def difference(self, other: Labels) -> str | None:
+        """Return where ``other`` first means another class, in words; None where nowhere."""
+        if len(self.names) != len(other.names):
+            return f"{len(self.names)} classes have a name, not {len(other.names)}"
+        pairs = [(self.names, other.names)]
+        if self.synsets is not None and other.synsets is not None:
+            pairs.append((self.synsets, other.synsets))
+        for mine, theirs in pairs:
+            for index, (one, another) in enumerate(zip(mine, theirs, strict=True)):
+                if one != another:
+                    return f"class {index} is {one!r}, not {another!r}"
+        return None
+
 
 class _Entry(msgspec.Struct):
     class_index: int

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
+from ..core.text import as_utf8
 from .images import ImageFile
 from .labels import Labels
 
@@ -118,32 +120,36 @@ def _from_file(images: Sequence[ImageFile], file: Path, num_classes: int) -> Tru
         _check_index(f"{file}: {image.name!r}", classes[image.name], num_classes)
     return Truth(
         classes={image.name: classes[image.name] for image in images},
-        how=f"ground truth from {file.name}",
+        how=f"ground truth from {as_utf8(file.name)}",
     )
 
 
 def _match_folders(
     folders: Sequence[str], labels: Labels | None, num_classes: int
 ) -> tuple[dict[str, int], str]:
-    found = None
+    names = "ground truth from the folders' names, which are the labels'"
+    rules: list[tuple[str, str, Callable[[str], int | None]]] = []
     if labels is not None and labels.synsets is not None:
         synsets = {synset: index for index, synset in enumerate(labels.synsets)}
-        found = _matched(folders, synsets.get)
-        if found:
-            return found, "ground truth from the folders' names, which are the labels' synsets"
+        rules.append(("among the labels' synsets", f"{names} synsets", synsets.get))
     if labels is not None:
-        found = _matched(folders, lambda folder: _by_name(folder, labels))
+        by_name = partial(_by_name, labels=labels)
+        rules.append(("among the labels' class names", f"{names} class names", by_name))
+    prefixed = "ground truth from the index at the start of the folders' names (N_name)"
+    rules.append(("of the form N_name", prefixed, _by_prefix))
+    for _, how, rule in rules:
+        found = _matched(folders, rule)
         if found:
-            return found, "ground truth from the folders' names, which are the labels' class names"
-    found = _matched(folders, _by_prefix)
-    if found:
-        return found, "ground truth from the index at the start of the folders' names (N_name)"
+            return found, how
     if len(folders) == num_classes:
         return _in_order(folders)
+    strange = [[folder for folder in folders if rule(folder) is None] for _, _, rule in rules]
+    fewest = min(strange, key=len)
+    nearest = [what for (what, _, _), left in zip(rules, strange, strict=True) if left == fewest]
     raise DataError(
-        f"{len(folders)} folders (such as {folders[0]!r}) match neither the labels' synsets, nor "
-        f"their class names, nor N_name, and the model has {num_classes} outputs; "
-        "give --truth FILE, or --labels FILE with these names"
+        f"{len(fewest)} of {len(folders)} folders match no class, such as {fewest[0]!r}, which is "
+        f"not {' nor '.join(nearest)}, and the model has {num_classes} outputs; give --truth FILE, "
+        "or rename them, all by one rule: to class names, or to N_name with the class's index N"
     )
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from ..core.errors import DataError
 from ..core.files import write_atomic
 from ..core.preprocess import Preprocess
+from ..data.labels import Labels
 from .answers import CONFIDENCE_ONE, Answers, Indices
 
 FORMAT: Final = "edgecls-baseline"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 _HASH_DIGITS: Final = 16
 
 
@@ -47,6 +48,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         classes: The model's outputs.
         preprocess: What its images went through.
         images: By name.
+        labels: Its classes' names, where known.
+        skipped: Images that could not be read when it was made.
     """
 
     model: str
@@ -54,6 +57,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     classes: int
     preprocess: Preprocess
     images: dict[str, Kept]
+    labels: Labels | None = None
+    skipped: tuple[str, ...] = ()
     format: str = FORMAT
     schema_version: int = SCHEMA_VERSION
 
@@ -90,7 +95,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise _outdated(path, f"the preprocessing has changed: {'; '.join(changed)}")
         if classes != self.classes:
             raise _outdated(path, f"it has {self.classes} classes, the model {classes}")
-        added = sorted(set(names) - set(self.images))
+        added = sorted(set(names) - set(self.images) - set(self.skipped))
         missing = sorted(set(self.images) - set(names))
         if added or missing:
             example = f", e.g. {(added or missing)[0]!r}"
@@ -99,7 +104,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"the data set has changed: {len(added)} images are new and {len(missing)} are "
                 f"missing{example}; with --images and --seed both runs must choose the same",
             )
-        for name in names:
+        for name in (name for name in names if name in self.images):
             known, found = self.images[name].truth, None if truth is None else truth[name]
             if known != found:
                 raise _outdated(
@@ -108,26 +113,32 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def kept_answers(
-    path: Path, names: Sequence[str], kept: Sequence[Kept], hashes: Sequence[str]
+    path: Path, names: Sequence[str], kept: Sequence[Kept | None], hashes: Sequence[str]
 ) -> Answers:
     """Return what was answered to a batch.
 
     Args:
         path: The baseline, for messages.
         names: Of the images, N.
-        kept: Its entries of these images, N.
+        kept: Its entries of these images, N; None of one that could not be read.
         hashes: SHA-256 of their files, N.
 
     Raises:
         DataError: A file has changed.
     """
+    entries = []
     for name, entry, found in zip(names, kept, hashes, strict=True):
+        if entry is None:
+            raise _outdated(
+                path, f"the data set has changed: {name!r} could not be read then, and can now"
+            )
         if entry.sha256 != found[:_HASH_DIGITS]:
             raise _outdated(path, f"the data set has changed: {name!r} is another file")
-    in_top5 = [entry.in_top5 for entry in kept]
-    confidence = [round(entry.confidence * CONFIDENCE_ONE) for entry in kept]
+        entries.append(entry)
+    in_top5 = [entry.in_top5 for entry in entries]
+    confidence = [round(entry.confidence * CONFIDENCE_ONE) for entry in entries]
     return Answers(
-        top1=np.asarray([entry.top1 for entry in kept], np.int64),
+        top1=np.asarray([entry.top1 for entry in entries], np.int64),
         in_top5=None if None in in_top5 else np.asarray(in_top5, np.bool_),
         confidence=np.asarray(confidence, np.int64),
     )
@@ -161,6 +172,10 @@ def read_baseline(path: Path) -> Baseline:
         raise DataError(
             f"{path}: expected {FORMAT} of version {SCHEMA_VERSION}, found {found.format} of "
             f"version {found.schema_version}; make a new one with --save-baseline"
+        )
+    if found.labels is not None and len(found.labels.names) != found.classes:
+        raise DataError(
+            f"{path}: it names {len(found.labels.names)} classes, its model has {found.classes}"
         )
     for name, entry in found.images.items():
         indices = [entry.top1, *([] if entry.truth is None else [entry.truth])]

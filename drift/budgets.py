@@ -12,6 +12,9 @@ Measure = Literal["top1_drop", "top5_drop", "agreement", "class_drop", "ece_rise
 
 DEFAULT_DROP: Final = 1.0
 _MOST_LOOKS: Final = 10
+# The exact tests spend 1e-6 of every level on the rate of changed answers: a level near it, or
+# below, would leave nothing, and no number of images would do.
+_LEAST_ALPHA: Final = 0.99e-5
 _NEED_TRUTH: Final = ("max_drop", "max_top5_drop", "max_class_drop", "max_ece_rise")
 
 
@@ -87,15 +90,17 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Raise UsageError where a limit is out of range."""
         for name in _NEED_TRUTH:
             limit = getattr(self, name)
-            if limit is not None and not 0 < limit <= 100:
+            if limit is not None and not 0 < limit < 100:
                 raise UsageError(
-                    f"{option(name)} must lie above 0 and at most at 100 points, found {limit:g}; "
-                    "no number of images shows that nothing at all was lost"
+                    f"{option(name)} must lie above 0 and below 100 points, found {limit:g}; no "
+                    "number of images shows that nothing at all was lost, and no model can lose "
+                    "more than 100 points"
                 )
-        if self.min_agreement is not None and not 0 <= self.min_agreement < 100:
+        if self.min_agreement is not None and not 0 < self.min_agreement < 100:
             raise UsageError(
-                f"--min-agreement must lie in 0..100 percent and below 100, found "
-                f"{self.min_agreement:g}; no number of images shows that all images agree"
+                f"--min-agreement must lie above 0 and below 100 percent, found "
+                f"{self.min_agreement:g}; every conversion keeps 0, and no number of images shows "
+                "that all images agree"
             )
         if not 50 < self.confidence < 100:
             raise UsageError(
@@ -103,6 +108,12 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             )
         if not 1 <= self.looks <= _MOST_LOOKS:
             raise UsageError(f"--looks must lie in 1..{_MOST_LOOKS}, found {self.looks}")
+        if self.alpha < _LEAST_ALPHA:
+            raise UsageError(
+                "a look's risk must lie at 1e-5 or above, the tests resolve none below; found "
+                f"{self.alpha:.2g} of --confidence {self.confidence:.12g} and {self.looks} looks; "
+                f"give --confidence {100 - 1e-3 * self.looks:g} or less"
+            )
 
 
 def option(name: str) -> str:

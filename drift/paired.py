@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import UsageError
 from .proportion import exact_bounds, fewest_images
 
 Reals = NDArray[np.float64]
@@ -28,6 +29,7 @@ _SET_LEVEL: Final = 1e-6
 _RATES: Final = 64
 _STEPS: Final = 20
 _ROUNDING: Final = 1e-9
+_MOST_TRIES: Final = 1000
 
 
 class Paired(NamedTuple):
@@ -164,13 +166,22 @@ def fewest_unchanged(budget: float, alpha: float) -> int:
     """Return the fewest images that show a drop below ``budget`` where no answer changed.
 
     Args:
-        budget: A fraction above 0.
+        budget: A fraction, above 0 and below 1.
         alpha: 0..1, one-sided.
+
+    Raises:
+        UsageError: No number of images shows it.
     """
-    images = fewest_images(budget, alpha)
-    while p_below(Paired(0, 0, images), budget) > alpha:
-        images += 1
-    return images
+    if 0 < budget < 1 and alpha > _SET_LEVEL:
+        # Fewer cannot do: the p-value is this probability and the set's level, or more.
+        start = fewest_images(budget, alpha - _SET_LEVEL)
+        for images in range(start, start + _MOST_TRIES):
+            if p_below(Paired(0, 0, images), budget) <= alpha:
+                return images
+    raise UsageError(
+        f"no number of images shows a drop below {100 * budget:g} points at a level of "
+        f"{alpha:.2g}; give another budget, or a lower --confidence"
+    )
 
 
 def mcnemar(counts: Paired) -> float:

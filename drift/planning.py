@@ -42,9 +42,10 @@ def images_for_drop(
 
     Returns:
         About 2 % more at most than the fewest; None where no number will do, because ``drop`` is
-        not below ``budget``, or more than ``MOST_IMAGES`` would be needed.
+        not below ``budget`` or ``alpha`` not above what the exact test spends on its confidence
+        set, or more than ``MOST_IMAGES`` would be needed.
     """
-    if drop >= budget:
+    if drop >= budget or alpha <= _SET_LEVEL:
         return None
     start = _approximate(budget, alpha, discordance, drop, power)
     if start > MOST_IMAGES:

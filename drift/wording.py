@@ -47,8 +47,8 @@ def check_notes(check: Check, images: int, labels: tuple[str, ...] | None) -> li
         notes.append(f"{name}: above the budget: {failed}" + (f" and {more} more" * (more > 0)))
     if check.classes_left_out:
         notes.append(
-            f"{name}: {check.classes_judged} classes judged; {check.classes_left_out} have "
-            f"fewer than the {check.class_images} images that can show it"
+            f"{name}: judged {scope(check)}; {check.classes_left_out} have fewer than the "
+            f"{check.class_images} images that can show it"
         )
     if check.outcome != "undecided":
         return notes
@@ -60,6 +60,13 @@ def check_notes(check: Check, images: int, labels: tuple[str, ...] | None) -> li
             f"({check.images_needed - images:,} more)"
         )
     return notes
+
+
+def scope(check: Check) -> str:
+    """Return what share of the classes, of those with any image, a class check speaks of."""
+    judged = check.classes_judged or 0
+    every = judged + (check.classes_left_out or 0)
+    return f"in the {judged} of {every} classes that have enough images"
 
 
 def assumption() -> str:
@@ -82,7 +89,9 @@ def sentence(verdict: Verdict) -> str:
     """Return what a verdict says, for people who read nothing else."""
     sure = f"With {confidence(verdict)}"
     if verdict.outcome == "passed":
-        return f"{sure}, the conversion costs less than every budget allows."
+        limited = [scope(check) for check in verdict.checks if check.classes_left_out]
+        within = f"; a single class is judged only {limited[0]}" if limited else ""
+        return f"{sure}, the conversion costs less than every budget allows{within}."
     if verdict.outcome == "failed":
         broken = [MEASURES[check.measure] for check in verdict.checks if check.outcome == "failed"]
         return f"{sure}, the conversion costs more than a budget allows: {', '.join(broken)}."

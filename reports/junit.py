@@ -17,7 +17,7 @@ from ..core.text import printable
 from ..core.version import VERSION
 from ..drift.gate import Check
 from ..drift.report import DriftReport
-from ..drift.wording import MEASURES, budget, check_notes, check_row, confidence
+from ..drift.wording import MEASURES, budget, check_notes, check_row, confidence, sentence
 
 _IMAGES_SHOWN: Final = 100
 
@@ -31,6 +31,7 @@ def to_junit(report: DriftReport) -> bytes:
     properties = ET.SubElement(suite, "properties")
     for name, value in (
         ("outcome", report.verdict.outcome),
+        ("verdict", sentence(report.verdict)),
         ("confidence", f"{report.verdict.confidence:g}"),
         ("looks", str(report.verdict.looks)),
         ("images", str(report.metrics.images)),

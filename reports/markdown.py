@@ -29,12 +29,11 @@ from ..drift.wording import (
     difference_sentence,
     latency_rows,
     number,
+    sentence,
 )  # fmt: skip
+from .escaping import plain, plain_line
 
 _FLIPS_SHOWN: Final = 50
-_ESCAPES: Final = str.maketrans(
-    {"|": r"\|", "`": r"\`", "<": "&lt;", "\n": " ", "\r": " ", "*": r"\*", "_": r"\_"}
-)
 
 
 def to_markdown(report: DriftReport) -> str:
@@ -49,6 +48,7 @@ def to_markdown(report: DriftReport) -> str:
     lines = [
         f"# Drift: {verdict.outcome}",
         "",
+        *([] if verdict.outcome == "undecided" else [plain(sentence(verdict)), ""]),
         f"Candidate {plain(report.candidate)} ({plain(report.backends.get('candidate', '?'))}) "
         f"against reference {plain(report.reference)} "
         f"({plain(report.backends.get('reference', '?'))}), {metrics.images} images; "
@@ -56,7 +56,7 @@ def to_markdown(report: DriftReport) -> str:
         "",
         *_table(HEADINGS, rows),
         "",
-        *(f"- {plain(note)}" for note in notes),
+        *(f"- {plain_line(note)}" for note in notes),
         *([f"- these numbers hold {assumption()}"] if verdict.outcome == "undecided" else []),
         *([""] if notes else []),
         f"Each bound of a true value holds with the verdict's {confidence(verdict)}.",
@@ -115,18 +115,18 @@ def explanation_to_markdown(found: Explanation) -> str:
     lines = [
         "# Where the drop comes from",
         "",
-        f"{explained(found)} {blame_sentence(found)}".translate(_ESCAPES),
+        plain_line(f"{explained(found)} {blame_sentence(found)}"),
         "",
         *_table(("stage", "expected", "found", "costs", "true cost", "alone", "shown"), rows),
         "",
         COSTS_EXPLAINED,
     ]
     if found.same:
-        lines += ["", f"No difference in: {', '.join(found.same)}."]
+        lines += ["", f"No difference in: {plain(', '.join(found.same))}."]
     if found.layers:
         cells = [(layer.name, layer.operator, *layer_cells(layer)) for layer in found.layers]
         lines += ["", f"## {layers_heading(found)}", "", *_table(LAYER_HEADINGS, cells)]
-    lines += [""] * bool(found.notes) + [f"- {plain(note)}" for note in found.notes]
+    lines += [""] * bool(found.notes) + [f"- {plain_line(note)}" for note in found.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -141,8 +141,9 @@ def _accuracy_lines(report: DriftReport) -> list[str]:
     text = f"Top-1 agreement {number(found.agreement)} % (95 % interval {low:.2f} .. {high:.2f})."
     graded = report.metrics.graded
     if graded is not None:
+        lost = graded.top1.only_reference
         text += (
-            f" {graded.top1.only_reference} right answers were lost and "
+            f" {lost} right {'answer was' if lost == 1 else 'answers were'} lost and "
             f"{graded.top1.only_candidate} gained (exact McNemar p = {found.mcnemar_p:.2g})."
         )
     return [*lines, text, ""]
@@ -200,8 +201,3 @@ def _flip_lines(report: DriftReport) -> list[str]:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *([plain(cell) for cell in row] for row in rows)]
     return ["| " + " | ".join(cells) + " |" for cells in lines]
-
-
-def plain(text: str) -> str:
-    """Return text that Markdown shows as it is: names of files and classes come from anywhere."""
-    return text.replace("\\", "\\\\").translate(_ESCAPES)

@@ -34,7 +34,7 @@ MOVING: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One operator's int8 output.
+    """One operator's output in codes.
 
     Attributes:
         name: The value in the ONNX graph.
@@ -47,13 +47,16 @@ class Layer:
     steps: NDArray[np.int64]
 
 
-def compare_layers(graph: onnx.ModelProto, lowered: TfliteModel, image: Any) -> list[Layer]:
+def compare_layers(
+    graph: onnx.ModelProto, lowered: TfliteModel, image: Any, *, moving: bool = False
+) -> list[Layer]:
     """Return how far each computing operator is from the simulation's, on the same codes.
 
     Args:
         graph: The Q/DQ graph that ``lowered`` was made from.
         lowered: Its TFLite file.
         image: (1, C, H, W), float32.
+        moving: Compare what only moves codes as well, and each name of a tensor that has several.
     """
     model = ir.from_proto(graph)
     points = _cut(model, lowered.forms)
@@ -73,7 +76,7 @@ def compare_layers(graph: onnx.ModelProto, lowered: TfliteModel, image: Any) -> 
     found = dict(zip(names, session.run(names, feed), strict=True))
     layers, seen = [], set()
     for name, form in known.items():
-        if points[name] in MOVING or form.tensor in seen:
+        if not moving and (points[name] in MOVING or form.tensor in seen):
             continue
         seen.add(form.tensor)
         difference = np.abs(found[name].astype(np.int64) - codes[name].astype(np.int64))
@@ -120,9 +123,11 @@ def _run_all(lowered: TfliteModel, image: Any) -> Mapping[int, NDArray[Any]]:
     interpreter.allocate_tensors()
     (source,) = interpreter.get_input_details()
     data = image.transpose(0, 2, 3, 1)
-    if source["dtype"] == np.int8:
+    if source["dtype"] != np.float32:
         scale, zero_point = source["quantization"]
-        data = np.clip(np.rint(data / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+        limits = np.iinfo(source["dtype"])
+        codes = np.rint(data / np.float32(scale)) + zero_point
+        data = np.clip(codes, limits.min, limits.max).astype(source["dtype"])
     interpreter.set_tensor(source["index"], data)
     interpreter.invoke()
     found = {index: interpreter.get_tensor(index) for index in made}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -12,8 +12,10 @@ import numpy as np
 from ..core.errors import DataError, ImageError, UsageError
 from ..core.files import sha256_file
 from ..core.progress import Progress
+from ..core.text import as_utf8
 from ..core.values import Logits, Pixels
 from ..data.images import ImageFile, list_images, select_images
+from ..data.labels import Labels
 from ..data.stream import Batch, stream_pixels
 from ..data.truth import Truth, match_truth
 from ..drift.report import Skipped
@@ -67,16 +69,28 @@ class Answered:
     skipped: tuple[Skipped, ...] = field(default=())
 
 
-def gather(sources: Sequence[Source], options: DataOptions, progress: Progress) -> DataSet:
+def gather(
+    sources: Sequence[Source], options: DataOptions, progress: Progress, *,
+    past: tuple[str, Labels | None] | None = None,
+) -> DataSet:  # fmt: skip
     """Find the images and their classes, before any is run.
 
+    Args:
+        sources: Whom is asked.
+        options: Which images.
+        progress: Takes notes.
+        past: A baseline that they are compared with: its name and its class names.
+
     Raises:
-        DataError: There are none, the truth does not fit, or the sources' outputs differ.
+        DataError: There are none, the truth does not fit, or the sources' outputs or class names
+            differ.
         UsageError: A source needs the images, and no folder was given.
     """
     first = sources[0]
     for other in sources[1:]:
-        _check_alike(first, other, progress)
+        _check_outputs(first, other)
+    named = [(source.name, source.labels) for source in sources]
+    note = _check_labels(named if past is None else [*named, past])
     hashes: dict[str, str] = {}
     skipped: list[Skipped] = []
     if options.data is not None:
@@ -86,10 +100,15 @@ def gather(sources: Sequence[Source], options: DataOptions, progress: Progress) 
         every = tuple(ImageFile(path=Path(name), name=name) for name in sorted(hashes))
     else:
         raise UsageError("give the images with --data DIR; only files of logits can do without")
-    truth = match_truth(every, num_classes=first.classes, labels=first.labels, truth=options.truth)
+    matched, truth = _match(every, first, options)
+    if hashes:
+        hashes = {new.name: hashes[old.name] for new, old in zip(matched, every, strict=True)}
     if truth is not None:
-        progress.note(truth.how)
-    chosen = select_images(every, options.images, options.seed)
+        truth = replace(truth, how="; ".join(filter(None, (truth.how, note))))
+    note = note if truth is None else truth.how
+    if note is not None:
+        progress.note(note)
+    chosen = select_images(matched, options.images, options.seed)
     return DataSet(images=chosen, truth=truth, hashes=hashes, skipped=tuple(skipped))
 
 
@@ -126,7 +145,7 @@ def answer(
             if absent is None:
                 kept.append(place)
             else:
-                skipped.append(Skipped(image=image.name, reason=f"not in {absent.name}"))
+                skipped.append(Skipped(image=image.name, reason=as_utf8(f"not in {absent.name}")))
         names = tuple(batch.images[place] for place in kept)
         mine = tuple(batch.hashes[place] for place in kept) if wanted else ()
         logits: tuple[Logits, ...] = ()
@@ -136,24 +155,82 @@ def answer(
         yield Answered(images=names, hashes=mine, logits=logits, skipped=tuple(skipped))
 
 
-def _check_alike(first: Source, other: Source, progress: Progress) -> None:
+def _check_outputs(first: Source, other: Source) -> None:
     if first.classes != other.classes:
         raise DataError(
             f"{other.name} has {other.classes} outputs, {first.name} {first.classes}; "
             "compare a bundle with the model that it was made from"
         )
-    if first.labels and other.labels and first.labels.names != other.labels.names:
-        progress.note(f"{other.name} names its classes otherwise than {first.name}")
+
+
+def _check_labels(sides: Sequence[tuple[str, Labels | None]]) -> str | None:
+    """Refuse class names that differ; return what to say where only some sides have them.
+
+    Two models whose outputs mean different classes can be compared with no truth and no agreement.
+    """
+    named = [(name, labels) for name, labels in sides if labels is not None]
+    if not named:
+        return None
+    (one, expected), *others = named
+    for name, labels in others:
+        found = labels.difference(expected)
+        if found is not None:
+            raise DataError(
+                f"{name} and {one} name their classes differently: in {name} {found} as in {one}; "
+                "give both the same labels, or find what it costs with --explain"
+            )
+    unnamed = [name for name, labels in sides if labels is None]
+    if not unnamed:
+        return None
+    return (
+        f"{as_utf8(', '.join(unnamed))} names no classes: taken to be in the order of "
+        f"{as_utf8(one)}, whose class names count"
+    )
+
+
+def _match(
+    images: tuple[ImageFile, ...], source: Source, options: DataOptions
+) -> tuple[tuple[ImageFile, ...], Truth | None]:
+    """Return the images and their classes.
+
+    The one folder in which all recorded images lie is a class's, or just where they were.
+    """
+
+    def match(named: tuple[ImageFile, ...]) -> Truth | None:
+        return match_truth(
+            named, num_classes=source.classes, labels=source.labels, truth=options.truth
+        )
+
+    try:
+        return images, match(images)
+    except DataError:
+        if options.data is not None or len({image.folder for image in images}) > 1:
+            raise
+    below = tuple(
+        ImageFile(path=image.path, name=image.name.partition("/")[2] or image.name)
+        for image in images
+    )
+    return below, match(below)
 
 
 def _recorded_images(source: Recorded) -> tuple[dict[str, str], list[Skipped]]:
-    """Return the hashes of recorded images by name below their common folder."""
-    names = [(PurePosixPath(name).parts, digest) for name, digest in source.file.images]
-    first, shared = names[0][0], 0
-    while all(len(parts) > shared + 1 and parts[shared] == first[shared] for parts, _ in names):
+    """Return the hashes of recorded images by name; what their folders have in common is left out.
+
+    The last folder stays: it may be a class's.
+    """
+    hashes, errors = dict(source.file.images), dict(source.file.errors)
+    if not hashes:
+        raise DataError(f"{source.name} holds no image's logits; record some with predict")
+    parts = [PurePosixPath(name).parts for name in (*hashes, *errors)]
+    shared = 0
+    while all(len(own) > shared + 2 and own[shared] == parts[0][shared] for own in parts):
         shared += 1
-    hashes = {PurePosixPath(*parts[shared:]).as_posix(): digest for parts, digest in names}
-    return hashes, [Skipped(image=name, reason=why) for name, why in source.file.errors]
+
+    def below(name: str) -> str:
+        return PurePosixPath(*PurePosixPath(name).parts[shared:]).as_posix()
+
+    skipped = [Skipped(image=below(name), reason=why) for name, why in errors.items()]
+    return {below(name): digest for name, digest in hashes.items()}, skipped
 
 
 def _unread(images: Sequence[ImageFile], known: Mapping[str, str]) -> Iterator[Batch]:

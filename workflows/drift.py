@@ -8,9 +8,10 @@ from pathlib import Path
 from ..core.errors import UsageError
 from ..core.progress import Progress
 from ..core.text import as_utf8
-from ..drift.baseline import Baseline, Kept, read_baseline
+from ..drift.baseline import Baseline, read_baseline
 from ..drift.budgets import Budgets
 from ..drift.gate import judge
+from ..drift.partial import Partial
 from ..drift.report import DriftReport, Provenance, Skipped
 from .answering import DataOptions, gather
 from .latency import measure_latency
@@ -29,7 +30,7 @@ class DriftOptions:
         model: Of a reference that is a model; its preprocessing is the candidate's by default.
         data: The images.
         budgets: The limits.
-        save_baseline: Where the candidate's answers are kept.
+        save_baseline: Where the candidate's answers are kept if the verdict is passed.
         timed: On how many images both sides are timed, after the comparison.
         threads: CPU threads of the reference; None leaves them to its runtime.
         scale: Who does the work.
@@ -53,7 +54,7 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
 
     Raises:
         DataError: There is no readable image, the truth does not fit, or the baseline is of
-            another data set or preprocessing.
+            another data set, preprocessing or order of the classes.
         UsageError: There is nothing to compare with or to judge by.
     """
     options.budgets.check()
@@ -70,7 +71,8 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         )  # fmt: skip
     else:
         raise UsageError("give --reference or --baseline, one of them")
-    found = gather(sources, options.data, progress)
+    past = None if baseline is None else (str(options.baseline), baseline.labels)
+    found = gather(sources, options.data, progress, past=past)
     truth = found.truth
     options.budgets.checked(has_truth=truth is not None, classes=candidate.classes)
     if baseline is not None and options.baseline is not None:
@@ -81,15 +83,20 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         )  # fmt: skip
     job = Job(
         sources=tuple(source.spec for source in sources),
-        baseline=None if baseline is None else str(options.baseline),
+        baseline=None if baseline is None else as_utf8(str(options.baseline)),
         keep=options.save_baseline is not None,
     )
     partial = run(
         job, sources, found, options.scale, progress, baseline=baseline, options=options.budgets
     )
-    if options.save_baseline is not None:
-        _baseline(candidate, partial.kept).write(options.save_baseline)
     metrics = partial.comparison.result()
+    verdict = judge(metrics, options.budgets)
+    if options.save_baseline is not None:
+        # What later runs are compared with must not be what this one has not let pass.
+        if verdict.outcome == "passed":
+            _baseline(candidate, partial).write(options.save_baseline)
+        else:
+            progress.note(f"{options.save_baseline}: not written, the verdict is {verdict.outcome}")
     reference = sources[1] if baseline is None else None
     return DriftReport(
         reference=reference.name if reference else str(options.baseline),
@@ -100,7 +107,7 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         },
         truth=truth.how if truth else None,
         metrics=metrics,
-        verdict=judge(metrics, options.budgets),
+        verdict=verdict,
         skipped=tuple(partial.skipped),
         labels=None if candidate.labels is None else candidate.labels.names,
         provenance=Provenance(
@@ -127,16 +134,17 @@ def save_baseline(
     found = gather([candidate], data, progress)
     job = Job(sources=(candidate.spec,), keep=True)
     partial = run(job, [candidate], found, scale, progress)
-    made = _baseline(candidate, partial.kept)
+    made = _baseline(candidate, partial)
     made.write(path)
     return made, tuple(partial.skipped)
 
 
-def _baseline(candidate: Source, kept: dict[str, Kept]) -> Baseline:
+def _baseline(candidate: Source, partial: Partial) -> Baseline:
     return Baseline(
         # A path of this machine would make every machine's file differ.
-        model=Path(candidate.name).name, backend=candidate.backend, classes=candidate.classes,
-        preprocess=candidate.preprocess, images=kept,
+        model=as_utf8(Path(candidate.name).name), backend=candidate.backend,
+        classes=candidate.classes, preprocess=candidate.preprocess, images=partial.kept,
+        labels=candidate.labels, skipped=tuple(item.image for item in partial.skipped),
     )  # fmt: skip
 
 

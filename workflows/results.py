@@ -15,6 +15,7 @@ from ..core.errors import (
     UsageError,
 )
 from ..core.stderr import without_info
+from ..core.text import as_utf8
 from ..drift.partial import Partial
 from .shards import Job, Shard, Worker
 
@@ -76,8 +77,8 @@ def read_result(data: bytes) -> Partial:
 
 def _failed(error: Exception) -> bytes:
     if isinstance(error, EdgeclsError):
-        return msgspec.json.encode(_Failed(error.exit_code, str(error)))
+        return msgspec.json.encode(_Failed(error.exit_code, as_utf8(str(error))))
     # As the command line has it: a file that cannot be read is bad input, not a bug.
     code = BadInputError.exit_code if isinstance(error, OSError) else EdgeclsError.exit_code
     text = str(error) if isinstance(error, OSError) else "".join(traceback.format_exception(error))
-    return msgspec.json.encode(_Failed(code, text))
+    return msgspec.json.encode(_Failed(code, as_utf8(text)))

@@ -20,7 +20,7 @@ from .shards import SHARD, Job
 from .sources import Live, Source
 
 FORMAT: Final = "edgecls-drift-progress"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 EVERY_S: Final = 2.0
 """How much work a kill may cost; more where a write takes long."""
 
@@ -29,13 +29,13 @@ PART_OF_TIME: Final = 0.05
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Attributes as of ``Resume``; ``done`` as ranges, first and last."""
+    """Attributes as of ``Resume``; ``done`` as ranges, first and last; the hash is of both."""
 
     format: str
     schema_version: int
     identity: dict[str, str]
     done: list[tuple[int, int]]
-    partial_sha256: str
+    sha256: str
     partial: msgspec.Raw
 
 
@@ -48,12 +48,13 @@ class Resume:
         done: The shards in it.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, str], images: int) -> None:
         """Take what the file holds, where there is one.
 
         Args:
             path: The file; it need not be there yet.
             identity: Hashes of what the answers depend on, by what it is.
+            images: How many there are in all shards.
 
         Raises:
             DataError: The file is of another run, damaged, or none that was written here.
@@ -62,6 +63,7 @@ class Resume:
         self.partial = Partial()
         self.done: set[int] = set()
         self._identity = dict(identity)
+        self._images = images
         self._write_again_at = 0.0
         if path.exists():
             self._read()
@@ -81,11 +83,10 @@ class Resume:
             OSError: It could not be written; the old one is untouched.
         """
         start = time.monotonic()
-        partial = self.partial.to_json()
+        partial, done = msgspec.Raw(self.partial.to_json()), list(_ranges(sorted(self.done)))
         found = _File(
-            format=FORMAT, schema_version=SCHEMA_VERSION, identity=self._identity,
-            done=list(_ranges(sorted(self.done))), partial_sha256=sha256_bytes(partial),
-            partial=msgspec.Raw(partial),
+            format=FORMAT, schema_version=SCHEMA_VERSION, identity=self._identity, done=done,
+            sha256=_hash([done, partial]), partial=partial,
         )  # fmt: skip
         write_atomic(self.path, msgspec.json.encode(found) + b"\n")
         end = time.monotonic()
@@ -102,10 +103,16 @@ class Resume:
         changed = [name for name in names if found.identity.get(name) != self._identity.get(name)]
         if changed:
             raise self._refused(f"since it was begun there changed {' and '.join(changed)}")
-        if sha256_bytes(bytes(found.partial)) != found.partial_sha256:
+        if _hash([found.done, found.partial]) != found.sha256:
             raise self._refused("it is damaged")
         self.partial = Partial.from_json(bytes(found.partial))
         self.done = {index for first, last in found.done for index in range(first, last + 1)}
+        expected = sum(min(SHARD, self._images - index * SHARD) for index in self.done)
+        counted = self.partial.images + len(self.partial.skipped)
+        if counted != expected:
+            raise self._refused(
+                f"it is damaged: the parts done have {expected} images, it has counted {counted}"
+            )
 
     def _refused(self, why: str) -> DataError:
         return DataError(

@@ -60,7 +60,8 @@ def run(
     kept: Resume | None = None
     total, missing = Partial(), list(range(len(shards)))
     if scale.resume is not None:
-        kept = Resume(scale.resume, identity(job, sources, found, baseline, options))
+        run_of = identity(job, sources, found, baseline, options)
+        kept = Resume(scale.resume, run_of, len(found.images))
         total, missing = kept.partial, [index for index in missing if index not in kept.done]
         if kept.done:
             progress.note(

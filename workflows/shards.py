@@ -37,7 +37,8 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
         paths: Of their files, as the system has them: not every name is UTF-8.
         truth: Their classes, where known.
         hashes: SHA-256 of their files, where known before they are read.
-        kept: What the baseline holds of them, where it is the reference.
+        kept: What the baseline holds of them, where it is the reference; None of one that could
+            not be read when it was made.
     """
 
     index: int
@@ -45,7 +46,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     paths: tuple[bytes, ...]
     truth: tuple[int, ...] | None = None
     hashes: tuple[str, ...] | None = None
-    kept: tuple[Kept, ...] | None = None
+    kept: tuple[Kept | None, ...] | None = None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +84,7 @@ class Shards:
         names = tuple(image.name for image in images)
         truth, hashes, kept = self.found.truth, self.found.hashes, None
         if self.baseline is not None:
-            kept = tuple(self.baseline.images[name] for name in names)
+            kept = tuple(self.baseline.images.get(name) for name in names)
         return Shard(
             index=index,
             names=names,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How another process opens the same source again: nothing is left to a default.
 
     Attributes:
-        name: A bundle's or file's absolute path, or what names a model.
+        name: A bundle's or file's absolute path, or what names a model; paths are as the system
+            has them: not every one is UTF-8.
         sha256: Of the files, the backend and its version; the same means the same logits on
             machines of one kind.
         threads: Of the CPU; None leaves it to the runtime.
@@ -45,12 +47,12 @@ class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
         preprocess: Likewise.
     """
 
-    name: str
+    name: bytes
     sha256: str
     threads: int | None = None
     backend: BackendName | None = None
     precision: Precision | None = None
-    weights: str | None = None
+    weights: bytes | None = None
     num_classes: int | None = None
     preprocess: Preprocess | None = None
 
@@ -207,20 +209,21 @@ def open_again(spec: SourceSpec) -> Source:
         DataError: It is not the same here.
         EdgeclsError: It cannot be opened.
     """
-    path = Path(spec.name)
+    name = os.fsdecode(spec.name)
+    path = Path(name)
     found: Source
     if spec.backend is not None:
         found = from_predictor(
             load(path, backend=spec.backend, precision=spec.precision, threads=spec.threads)
         )
     elif is_logits_file(path):
-        found = Recorded(name=spec.name, file=LogitsFile(path))
+        found = Recorded(name=name, file=LogitsFile(path))
     else:
-        weights = None if spec.weights is None else Path(spec.weights)
-        found = _open_model(spec.name, weights, spec.num_classes, spec.preprocess, spec.threads)
+        weights = None if spec.weights is None else Path(os.fsdecode(spec.weights))
+        found = _open_model(name, weights, spec.num_classes, spec.preprocess, spec.threads)
     if found.spec.sha256 != spec.sha256:
         raise DataError(
-            f"{spec.name} is not the same to every worker: its files, the backend or the backend's "
+            f"{name} is not the same to every worker: its files, the backend or the backend's "
             "version differ from those of the process that began the run"
         )
     return found
@@ -251,7 +254,7 @@ def _open_model(
         labels=None,
         logits=run,
         spec=SourceSpec(
-            name=_absolute(name) if is_file else name,
+            name=_absolute(name) if is_file else os.fsencode(name),
             sha256=_digest(file, loaded.weights_sha256, _version(loaded)),
             threads=threads, weights=None if weights is None else _absolute(str(weights)),
             num_classes=num_classes, preprocess=chosen,
@@ -298,9 +301,9 @@ def _digest(*parts: object) -> str:
     return sha256_bytes(repr(parts).encode())
 
 
-def _absolute(name: str) -> str:
+def _absolute(name: str) -> bytes:
     """Return a path that holds from every folder."""
-    return str(Path(name).absolute())
+    return os.fsencode(Path(name).absolute())
 
 
 def _labels(names: tuple[str, ...] | None, synsets: tuple[str, ...] | None) -> Labels | None:

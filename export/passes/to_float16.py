@@ -2,7 +2,7 @@
 
 A strongly typed TensorRT build runs what isn't quantized in the graph's own type: FP16 is chosen
 here, in the graph. Scales of Q/DQ are cast too, exactly: calibration chooses only scales that FP16
-represents.
+represents. Scales of Resize stay float32: ONNX has them in no other type.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import PassResult
 
 from ...core.errors import GraphError
-from ..nodes import node_name
+from ..nodes import node_name, optional_input, unsupported
 from .contract import GraphPass
 
 FLOAT16_MAX: Final = 65504.0
@@ -27,6 +27,7 @@ class ToFloat16(GraphPass):
 
     Raises:
         GraphError: A weight is beyond FP16's range, or a scale is none of its numbers.
+        UnsupportedOperatorError: The scales of a Resize are computed at run time.
     """
 
     def requires(self, model: ir.Model) -> None:
@@ -45,7 +46,7 @@ class ToFloat16(GraphPass):
         return PassResult(model, modified=True)
 
     def ensures(self, model: ir.Model) -> None:
-        """Nothing between the borders is float32."""
+        """Nothing between the borders is float32 but the scales of Resize."""
         self.promise("FP16 between input and output", _float32(model.graph))
 
 
@@ -55,8 +56,9 @@ def _cast(graph: ir.Graph) -> None:
         for node in graph
         if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and node.inputs[1] is not None
     }
+    _split_resize_scales(graph)
     for value in list(graph.initializers.values()):
-        tensor = value.const_value
+        tensor = None if _is_resize_scales(value) else value.const_value
         if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
             cast = _half(value.name or "", tensor.numpy(), exact=value.name in scales)
             value.const_value = ir.tensor(cast, name=value.name)
@@ -76,8 +78,40 @@ def _cast(graph: ir.Graph) -> None:
     _cast_borders(graph)
 
 
+def _split_resize_scales(graph: ir.Graph) -> None:
+    """Give every Resize scales of its own: others may read the same constant, as FP16."""
+    for node in list(graph):
+        scales = optional_input(node, 2) if node.op_type == "Resize" else None
+        if scales is None:
+            continue
+        tensor = ir.convenience.get_const_tensor(scales)
+        if tensor is None or scales.is_graph_input():
+            raise unsupported(node, "its scales are computed at run time", "make them constant")
+        name = f"{node.outputs[0].name}_resize_scales"
+        held = ir.tensor(tensor.numpy(), name=name)
+        own = ir.Value(
+            name=name,
+            type=ir.TensorType(held.dtype),
+            shape=ir.Shape(held.shape.numpy()),
+            const_value=held,
+        )
+        graph.register_initializer(own)
+        node.replace_input_with(2, own)
+        if not scales.uses() and scales.is_initializer():
+            del graph.initializers[str(scales.name)]
+        elif not scales.uses() and (producer := scales.producer()) is not None:
+            graph.remove(producer, safe=True)
+
+
+def _is_resize_scales(value: ir.Value) -> bool:
+    uses = value.uses()
+    return bool(uses) and all(use.node.op_type == "Resize" and use.idx == 2 for use in uses)
+
+
 def _float32(graph: ir.Graph) -> Iterator[str]:
     for value in graph.initializers.values():
+        if _is_resize_scales(value):
+            continue
         if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
             yield f"the float32 initializer {value.name!r}"
     for source in graph.inputs:

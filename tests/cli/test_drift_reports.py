@@ -85,7 +85,7 @@ def test_reports_of_several_sources(edgecls: Command, digits: Digits, tmp_path: 
     [
         (["{pi}", "--reference", "{pi}", "--report", "drift.pdf"], "found .pdf"),
         (["{pi}", "{pi}", "--report", "pairs.sarif"], "without a verdict"),
-        (["{pi}", "{pi}", "--time", "3"], "--time needs one BUNDLE"),
+        (["{pi}", "{pi}", "--time", "3"], "--time is for one BUNDLE"),
     ],
 )
 def test_refused_before_any_image_is_run(

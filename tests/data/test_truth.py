@@ -173,8 +173,23 @@ def test_no_truth_is_claimed_for_a_flat_folder() -> None:
     ("files", "labels", "expected"),
     [
         (["a/1.png", "2.png"], None, r"'2\.png'"),
-        (["a/1.png", "b/1.png"], None, "2 folders .*3 outputs"),
-        (["n01/1.png", "n09/1.png"], LABELS, "neither the labels' synsets"),
+        (["a/1.png", "b/1.png"], None, "2 of 2 folders .*'a'.*not of the form N_name.*3 outputs"),
+        (
+            ["n01/1.png", "n09/1.png"],
+            LABELS,
+            r"1 of 2 .*'n09', which is not among [a-z ']*synsets,",
+        ),
+        (
+            ["crow/1.png", "zebra/1.png"],
+            LABELS,
+            r"1 of 2 .*'zebra', which .* class names,.*--truth",
+        ),
+        (["x/1.png", "y/1.png"], LABELS, "'x', which .* synsets nor .* class names nor .* N_name"),
+        (
+            ["1_a/1.png", "crow/1.png", "2_b/1.png", "c/1.png"],
+            LABELS,
+            "2 of 4 .*'c', which is not of the form N_name,",
+        ),
         (["3_x/1.png"], None, "class index 3, the model has outputs 0..2"),
         (["crane/1.png"], Labels(names=("crane", "cat", "crane")), r"classes \[0, 2\]"),
         (["a/1.png"], Labels(names=("a", "b")), "labels name 2 classes, the model has 3"),
@@ -226,7 +241,7 @@ def test_real_photos_agree_by_file_and_by_synset(edgecls_data: Path) -> None:
     assert by_csv is not None
     assert by_folder.classes == by_json.classes == by_csv.classes
     assert sorted(by_folder.classes.values()) == list(range(0, 1000, 2))
-    with pytest.raises(DataError, match="500 folders"):
+    with pytest.raises(DataError, match="500 of 500 folders"):
         match_truth(listed, num_classes=1000)
 
 

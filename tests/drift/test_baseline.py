@@ -13,12 +13,14 @@ import pytest
 
 from edgecls.core.errors import DataError
 from edgecls.core.preprocess import PRESETS
+from edgecls.data.labels import Labels
 from edgecls.drift.answers import answers_of
 from edgecls.drift.baseline import Baseline, keep, kept_answers, read_baseline
 
 NAMES = ["b/2.png", "a/1.png", 'c, "quoted" é.png']
 HASHES = ["1" * 64, "2" * 64, "3" * 64]
 TRUTH = np.asarray([1, 0, 2])
+TRUTH_BY_NAME: Mapping[str, int] = dict(zip(NAMES, TRUTH.tolist(), strict=True))
 
 
 def made() -> Baseline:
@@ -26,13 +28,13 @@ def made() -> Baseline:
     answers = answers_of(logits, TRUTH, names=NAMES)
     images = dict(zip(NAMES, keep(HASHES, answers, TRUTH), strict=True))
     return Baseline(model="pi", backend="litert", classes=3, preprocess=PRESETS["mnist"],
-                    images=images)  # fmt: skip
+                    images=images, labels=Labels(names=("a", "b", "c")),
+                    skipped=("broken.png",))  # fmt: skip
 
 
 def check(found: Baseline, **changes: Any) -> None:
-    truth: Mapping[str, int] = dict(zip(NAMES, TRUTH.tolist(), strict=True))
     fields: dict[str, Any] = {"path": Path("b.json"), "preprocess": PRESETS["mnist"],
-                              "classes": 3, "names": NAMES, "truth": truth}  # fmt: skip
+                              "classes": 3, "names": NAMES, "truth": TRUTH_BY_NAME}  # fmt: skip
     found.check(**{**fields, **changes})
 
 
@@ -81,6 +83,13 @@ def test_another_data_set_or_preprocessing_is_refused(changes: dict[str, Any], s
     assert said in str(refused.value)
 
 
+def test_an_image_that_could_not_be_read_is_no_change_until_it_can() -> None:
+    check(made(), names=[*NAMES, "broken.png"], truth={**TRUTH_BY_NAME, "broken.png": 2})
+    check(made())
+    with pytest.raises(DataError, match=r"'broken\.png' could not be read then"):
+        kept_answers(Path("b.json"), ["broken.png"], [None], ["4" * 64])
+
+
 def test_an_image_that_is_another_file_is_refused() -> None:
     kept = [made().images[name] for name in NAMES]
     with pytest.raises(DataError, match=r"'a/1\.png' is another file"):
@@ -91,12 +100,13 @@ def test_an_image_that_is_another_file_is_refused() -> None:
     ("old", "new"),
     [
         ('"classes": 3', '"classes": 2'),
-        ('"schema_version": 1', '"schema_version": 2'),
+        ('"schema_version": 2', '"schema_version": 1'),
         ("0.66524", "1.5"),
         ('0, 0, true, 0.66524', '0, 0, null, 0.66524'),
         ("edgecls-baseline", "other"),
         ("{", ""),
         ('"backend": "litert",', ""),
+        ('["a", "b", "c"]', '["a", "b"]'),
     ],
 )  # fmt: skip
 def test_damage_is_refused(tmp_path: Path, old: str, new: str) -> None:

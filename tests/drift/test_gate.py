@@ -209,6 +209,9 @@ def test_a_confident_candidate_that_is_wrong_fails_by_its_ece() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"max_drop": -1}, {"max_drop": math.nan}, {"max_drop": 101},
+                                    {"max_drop": 100}, {"max_class_drop": 100},
+                                    {"min_agreement": 0}, {"confidence": 99.99999999},
+                                    {"confidence": 99.999, "looks": 10},
                                     {"max_drop": 0}, {"min_agreement": -0.1},
                                     {"min_agreement": 100}, {"max_class_drop": 0},
                                     {"max_ece_rise": 200}, {"confidence": 50},

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from edgecls.core.errors import UsageError
 from edgecls.drift.paired import (
     Paired,
+    fewest_unchanged,
     lower_bound,
     mcnemar,
     most_lost,
@@ -178,3 +180,22 @@ def test_most_lost_by_trying() -> None:
 def test_a_million_images_take_no_longer_than_needed() -> None:
     assert p_below(Paired(7600, 7400, 1_000_000), 0.01) == pytest.approx(1e-6)
     assert p_above(Paired(7600, 7400, 1_000_000), 0.0) == pytest.approx(0.051, abs=0.002)
+
+
+@pytest.mark.parametrize("budget", [0.004, 0.01, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("alpha", [0.05, 0.005, 1e-5])
+def test_fewest_unchanged_is_the_first_number_that_shows_it(budget: float, alpha: float) -> None:
+    found = fewest_unchanged(budget, alpha)
+
+    # All answers may change only for the worse: then none of n changes with (1 - budget) ** n.
+    assert (1 - budget) ** found <= alpha
+    assert p_below(Paired(0, 0, found), budget) <= alpha
+    assert found == 1 or p_below(Paired(0, 0, found - 1), budget) > alpha
+
+
+@pytest.mark.parametrize(
+    ("budget", "alpha"), [(1.0, 0.05), (0.0, 0.05), (0.01, 1e-6), (0.01, 1e-9)]
+)
+def test_where_no_number_shows_it_the_search_ends(budget: float, alpha: float) -> None:
+    with pytest.raises(UsageError, match="no number of images"):
+        fewest_unchanged(budget, alpha)

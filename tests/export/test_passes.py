@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgecls.calibration.collect import collect_ranges
 from edgecls.calibration.placement import place_qdq
-from edgecls.core.errors import GraphError
+from edgecls.core.errors import GraphError, UnsupportedOperatorError
 from edgecls.export.passes.fold_batch_norm import FoldBatchNorm
 from edgecls.export.passes.to_float16 import ToFloat16
 from edgecls.targets import TARGETS
@@ -50,10 +50,12 @@ def image() -> NDArray[np.float32]:
     return np.random.default_rng(5).normal(size=(2, 3, 6, 6)).astype(np.float32)
 
 
-def run(model: onnx.ModelProto) -> NDArray[np.float32]:
+def run(model: onnx.ModelProto, images: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     onnx.checker.check_model(model, full_check=True)
     session = ort.InferenceSession(model.SerializeToString())
-    found: NDArray[np.float32] = session.run(None, {"input": image()})[0]
+    found: NDArray[np.float32] = session.run(
+        None, {"input": image() if images is None else images}
+    )[0]
     return found
 
 
@@ -112,6 +114,47 @@ def test_float16_casts_all_but_the_borders() -> None:
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert [v.name for v in half.graph.output] == ["y"]
     assert np.allclose(run(half), run(model), rtol=2e-2, atol=2e-2)
+
+
+LINEAR = 'Resize <mode="linear"> (input, , s)'
+INITIALIZER = "<float[4] s = {1.0, 1.0, 1.5, 1.5}>"
+
+
+@pytest.mark.parametrize(
+    ("declared", "nodes"),
+    [
+        (INITIALIZER, f"r = {LINEAR}"),
+        ("", f"s = Constant <value = float[4] {{1.0, 1.0, 1.5, 1.5}}> ()\n r = {LINEAR}"),
+        (INITIALIZER, f"a = {LINEAR}\n p = ReduceSum <keepdims=0> (s)\n r = Mul (a, p)"),
+        (INITIALIZER, f'a = {LINEAR}\n b = Resize <mode="nearest"> (input, , s)\n r = Add (a, b)'),
+    ],
+    ids=["an initializer", "a constant", "read by others", "of two"],
+)
+def test_float16_leaves_the_scales_of_resize(declared: str, nodes: str) -> None:
+    text = f"{HEADER}g (float[1,3,6,6] input) => (float[1,3,9,9] y) {declared} {{ {nodes}\n"
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(f"{text} y = Relu (r) }}"))
+    graph = ir.from_proto(model)
+    ToFloat16()(graph)
+    half = ir.to_proto(graph)
+
+    kinds = {tensor.name: tensor.data_type for tensor in half.graph.initializer}
+    for node in half.graph.node:
+        assert node.op_type != "Resize" or kinds[node.input[2]] == onnx.TensorProto.FLOAT
+        assert node.op_type != "ReduceSum" or kinds[node.input[0]] == onnx.TensorProto.FLOAT16
+    expected, found = (run(m, image()[:1]) for m in (model, half))
+    assert np.allclose(expected, found, rtol=2e-3, atol=2e-3)
+
+
+def test_float16_refuses_computed_scales_of_resize() -> None:
+    text = (
+        f"{HEADER}g (float[1,3,6,6] input, float[4] s) => (float[1,3,H,W] y) "
+        "{ y = Resize (input, , s) }"
+    )
+    graph = ir.from_proto(onnx.parser.parse_model(text))
+    graph.graph.outputs[0].dtype = ir.DataType.FLOAT
+
+    with pytest.raises(UnsupportedOperatorError, match="computed at run time"):
+        ToFloat16()(graph)
 
 
 def test_float16_refuses_what_it_cannot_hold() -> None:

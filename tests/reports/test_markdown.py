@@ -79,7 +79,7 @@ Each bound of a true value holds with the verdict's confidence 95 %.
 | top-5 | 100.00 % | 100.00 % |
 | ECE | 26.89 % | 1.89 % |
 
-Top-1 agreement 75.00 % (95 % interval 30.06 .. 95.44). 1 right answers were lost and 0 gained \
+Top-1 agreement 75.00 % (95 % interval 30.06 .. 95.44). 1 right answer was lost and 0 gained \
 (exact McNemar p = 1).
 
 Logits differ by 0.25 on average and by 1 at most, which is 1 of the largest.
@@ -145,7 +145,8 @@ def test_words_of_a_class_check() -> None:
     )  # fmt: skip
     assert check_notes(check, 500, None) == [
         "largest class drop: above the budget: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more",
-        "largest class drop: 15 classes judged; 3 have fewer than the 29 images that can show it",
+        "largest class drop: judged in the 15 of 18 classes that have enough images; 3 have fewer "
+        "than the 29 images that can show it",
     ]
 
 

@@ -139,6 +139,9 @@ def test_diff_with_itself_another_method_and_a_cache(
         ([], 2, "nowhere to write"),
         (["--check", "-o", "t"], 2, "writes no table"),
         (["--against", "."], 2, "--against is for --check"),
+        (["--percentile", "99"], 2, "--percentile is for --method percentile"),
+        (["--method", "percentile", "--percentile", "nan", "-o", "t"], 2, "nan"),
+        (["--part", "1/2", "--format", "trt-cache", "-o", "t"], 2, "merge the parts first"),
     ],
 )
 def test_options_that_make_no_sense(
@@ -210,6 +213,36 @@ def test_each_planted_fault_is_found(digits: Digits, tmp_path: Path, edgecls: Co
     first = copy_some(digits.train, copied, 100)[0]
     first.with_name("again.png").write_bytes(first.read_bytes())
     assert check(edgecls, digits, copied) == {"duplicates"}
+
+
+def test_two_bright_images_among_dark_ones_are_found(
+    digits: Digits, tmp_path: Path, edgecls: Command
+) -> None:
+    """A few images hold the ends of the ranges: another draw would miss them."""
+    images = copy_some(digits.train, tmp_path / "mixed", 40)
+    named = {"not-converged", "seed-sensitive"}
+    assert not named & check(edgecls, digits, tmp_path / "mixed")
+    for index, path in enumerate(images):
+        if index % 20:
+            with Image.open(path) as image:
+                dark = image.point(lambda code: int(code * 0.15))
+            dark.save(path)
+
+    assert named <= check(edgecls, digits, tmp_path / "mixed")
+
+
+def test_an_unreadable_folder_leaks_nothing_and_says_so(
+    digits: Digits, tmp_path: Path, edgecls: Command
+) -> None:
+    copy_some(digits.train, tmp_path / "good", 100)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"<html>")
+    done = edgecls(
+        "calibrate", *model(digits, tmp_path / "good"), "--check", "--against", tmp_path / "broken"
+    )
+
+    assert done.code == 4
+    assert "none of 1 images" in done.err
 
 
 def test_leaked_images_are_found_even_in_another_encoding(

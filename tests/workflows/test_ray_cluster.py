@@ -46,7 +46,7 @@ ray.init(address=sys.argv[1], log_to_driver=False)
 while sum(node["Alive"] for node in ray.nodes()) < 2:
     time.sleep(0.1)
 """
-JOB = Job(sources=(SourceSpec(name="x", sha256="x"),))
+JOB = Job(sources=(SourceSpec(name=b"x", sha256="x"),))
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def test_two_machines_give_what_one_process_gives(
 @pytest.mark.nightly
 def test_a_workers_error_comes_back(cluster: Cluster) -> None:
     shards = [Shard(index=0, names=("a.png",), paths=(b"a.png",))]
-    job = Job(sources=(SourceSpec(name="/no/such/model.onnx", sha256="x"),))
+    job = Job(sources=(SourceSpec(name=b"/no/such/model.onnx", sha256="x"),))
 
     with pytest.raises(BadInputError, match="model"):
         list(run_ray(job, shards, cluster.address))

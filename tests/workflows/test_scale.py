@@ -21,7 +21,7 @@ import pytest
 
 from edgecls.core.errors import BadInputError, DataError, MissingError
 from edgecls.core.progress import Quiet
-from edgecls.drift import Budgets
+from edgecls.drift import Budgets, Skipped
 from edgecls.drift.partial import Partial
 from edgecls.runtimes import load
 from edgecls.workflows import resume
@@ -125,6 +125,27 @@ def test_processes_give_the_same_baseline_and_matrix(
     assert first == second
     assert drift(pi, against, Quiet()) == drift(pi, replace(against, scale=scale), Quiet())
     assert matrix(sources, images, Quiet()) == matrix(sources, images, Quiet(), scale)
+
+
+def test_processes_open_paths_that_are_not_utf8(
+    digits: Digits, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = Path(os.fsdecode(b"bund\xffle"))
+    shutil.copytree(digits.bundle("raspberry-pi"), bundle)
+    live = from_predictor(load(bundle, threads=1))
+    images = DataOptions(data=readable(data, tmp_path))
+    baseline, scale = Path(os.fsdecode(b"b\xff.json")), Scale(workers=2, resume=Path("progress"))
+    save_baseline(live, images, baseline, Quiet())
+    options = DriftOptions(baseline=baseline, data=images, budgets=BUDGETS)
+    here, there = (drift(live, replace(options, scale=s), Quiet()) for s in (Scale(), scale))
+
+    assert here.metrics.images == here.metrics.agreed == IMAGES
+    assert there == here
+    job = Job(sources=(msgspec.structs.replace(live.spec, sha256="0" * 64),))
+    shards = Shards(found=gather([live], images, Quiet()))
+    with pytest.raises(BadInputError, match=r"bund\\udcffle is not the same to every worker"):
+        list(run_processes(job, shards, 1))
 
 
 def test_a_killed_worker_changes_nothing(work: tuple[Job, Shards, bytes]) -> None:
@@ -259,7 +280,7 @@ def test_a_file_of_another_run_is_refused(
     assert "nothing was run" in str(raised.value)
 
 
-@pytest.mark.parametrize("how", ["other", "damaged", "newer"])
+@pytest.mark.parametrize("how", ["other", "damaged", "fewer done", "newer"])
 def test_a_file_that_cannot_be_used_is_refused(
     pi: Live, options: DriftOptions, tmp_path: Path, how: str
 ) -> None:
@@ -270,6 +291,9 @@ def test_a_file_that_cannot_be_used_is_refused(
     document = json.loads(file.read_bytes())
     if how == "damaged":
         document["partial"]["images"] += 1
+    elif how == "fewer done":  # its shards would be counted twice
+        assert document["done"] == [[0, 0]]
+        document["done"] = []
     elif how == "newer":
         document["schema_version"] += 1
     else:
@@ -278,6 +302,20 @@ def test_a_file_that_cannot_be_used_is_refused(
 
     with pytest.raises(DataError, match="--resume"):
         drift(pi, begun, Quiet())
+
+
+def test_a_count_that_the_parts_done_do_not_have_is_refused(tmp_path: Path) -> None:
+    file, images = tmp_path / "progress.json", 2 * SHARD + 3
+    kept = resume.Resume(file, {}, images)
+    kept.add(0, Partial(images=SHARD))
+    kept.add(2, Partial(images=2, skipped=[Skipped(image="a.png", reason="damaged")]))
+    kept.write()
+
+    assert resume.Resume(file, {}, images).done == {0, 2}
+    kept.add(1, Partial(images=SHARD - 1))
+    kept.write()
+    with pytest.raises(DataError, match=rf"have {images} images, it has counted {images - 1}"):
+        resume.Resume(file, {}, images)
 
 
 @pytest.mark.slow

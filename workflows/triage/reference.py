@@ -154,7 +154,7 @@ def _from_baseline(path: Path) -> Past:
         how=f"{found.model} on {found.backend}",
         preprocess=found.preprocess,
         classes=found.classes,
-        labels=None,
+        labels=found.labels,
         bundle=None,
         answers={name: (kept.sha256, kept.top1) for name, kept in found.images.items()},
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -364,3 +367,15 @@ def operators() -> Callable[[TfliteModel], Counter[str]]:
         return Counter(kinds[operator.opcodeIndex] for operator in graph.operators)
 
     return count
+
+
+@pytest.fixture(scope="session")
+def compare_layers() -> Callable[..., list[Any]]:
+    """Return ``tools/layers.py``'s function; the tools are no package."""
+    spec = importlib.util.spec_from_file_location(
+        "layers", Path(__file__).parents[3] / "tools" / "layers.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["layers"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.compare_layers

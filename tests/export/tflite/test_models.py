@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,13 +23,6 @@ from edgecls.models.cifar_resnet import CifarResNet
 from edgecls.models.lenet import LeNet5
 from edgecls.models.torchvision_ops import import_timm, import_torchvision
 from edgecls.targets.raspberry_pi import TARGET
-
-_TOOL = Path(__file__).parents[3] / "tools" / "layers.py"
-_SPEC = importlib.util.spec_from_file_location("layers", _TOOL)
-layers_tool = importlib.util.module_from_spec(_SPEC)
-sys.modules["layers"] = layers_tool  # dataclasses look their module up
-_SPEC.loader.exec_module(layers_tool)
-compare_layers = layers_tool.compare_layers
 
 
 def timm(name: str, **options) -> nn.Module:
@@ -145,7 +135,7 @@ def test_int8(lab, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPRESENTATIVE)
-def test_int8_operator_by_operator(name):
+def test_int8_operator_by_operator(name, compare_layers):
     """Each operator is fed what LiteRT fed its own: deep random networks amplify a step."""
     data = images(name)
     model = quantized(for_one_image(fuse(exported(name))), data)
