@@ -35,6 +35,8 @@ NEVER: Final = (
     ("a Raspberry Pi board (its kernel, its speed, its camera)", "virtual ones only, above"),
     ("a Jetson, TensorRT 10.x: build, cache, execution",
      "the code path is tested against a stand-in for the bindings"),
+    ("a calibration cache in a TensorRT", "its text is round-trip tested; TensorRT 11 reads none"),
+    ("a device over SSH that is not this machine", "a real sshd and virtual Pis, on loopback"),
     ("the CI templates of examples/ci on GitHub and GitLab", "their commands are parsed by a test"),
 )  # fmt: skip
 
