@@ -142,7 +142,7 @@ def main() -> None:
     if given.make_envs:
         for environment in environments.values():
             environment.make()
-    print(f"{machine()}\n\n{_environments(environments)}\n", flush=True)
+    print(f"{machine()}\n\n{environments_table(environments)}\n", flush=True)
     if given.make_envs:
         return
     measured: dict[str, Any] = {"machine": machine(), "models": {}}
@@ -282,7 +282,8 @@ def _logits(case: Case, file: Path) -> np.ndarray:
     return np.asarray(np.load(out))
 
 
-def _environments(environments: dict[str, Environment]) -> str:
+def environments_table(environments: dict[str, Environment]) -> str:
+    """Return the environments and what matters in each, as a table."""
     rows = []
     for name, environment in environments.items():
         state = environment.state()
@@ -290,7 +291,10 @@ def _environments(environments: dict[str, Environment]) -> str:
             rows.append([name, first_line(state["error"]), "", ""])
             continue
         packages = state["packages"]
-        main_ones = ("onnxruntime", "nvidia-modelopt", "ai-edge-quantizer", "litert-torch")
+        main_ones = (
+            "onnxruntime", "nvidia-modelopt", "ai-edge-quantizer", "litert-torch", "torch",
+            "torchao", "brevitas",
+        )  # fmt: skip
         versions = ", ".join(f"{p} {packages[p]}" for p in main_ones if p in packages)
         rows.append([name, versions, state["python"], f"{state['bytes'] / 1e6:.0f} MB"])
     return table(("environment", "versions", "Python", "size"), rows)

@@ -1,4 +1,4 @@
-"""The converters' environments for ``converters.py``: made with pip, measured, kept."""
+"""The environments of other tools, for the benchmarks: made with pip, measured, kept."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Environment:
         """Return what was measured when it was made: "python", "bytes", "packages"; or "error"."""
         path = self.folder / self.name / "state.json"
         if not path.is_file():
-            return {"error": "there is no environment; run: benchmarks/converters.py --make-envs"}
+            return {"error": "there is no environment; run this with --make-envs"}
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
