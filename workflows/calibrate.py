@@ -23,8 +23,7 @@ from ..core.values import Tensor
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
 from ..data.stream import stream_pixels
-from ..models import load_model
-from .graph import checked_graph, resolve_input
+from .graph import checked_graph, load_trained, resolve_input
 from .samples import real_samples, synthetic_samples
 from .sketch import Sketch
 from .timing import Stages
@@ -115,14 +114,7 @@ def float_model(
         EdgeclsError: The model cannot be loaded or converted, or is quantized already.
     """
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
-    loaded = load_model(options.source, weights=options.weights, num_classes=options.num_classes)
-    for note in loaded.notes:
-        progress.note(note)
-    if loaded.random_weights and not options.allow_random_weights:
-        raise UsageError(
-            f"{options.source} has random weights: nothing is downloaded; give --weights FILE "
-            "(or --allow-random-weights)"
-        )
+    loaded = load_trained(options, progress)
     preprocess, size = resolve_input(loaded, given)
     samples = real_samples(images, preprocess, size) or synthetic_samples(
         preprocess, size, options.seed

@@ -25,7 +25,7 @@ from ..core.values import CALIBRATED, StepCheck
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
 from ..data.labels import read_labels
-from ..models import LoadedModel, load_model
+from ..models import LoadedModel
 from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target
 from .artefacts import ArtefactBuilder, Built
@@ -38,7 +38,7 @@ from .export_options import (
     require_images,
     require_int8,
 )
-from .graph import checked_graph, resolve_input, run_onnx
+from .graph import checked_graph, load_trained, resolve_input, run_onnx
 from .phone import phone_form
 from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
@@ -82,16 +82,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     images = _calibration_images(options, progress)
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
     with stages.stage("load model"):
-        loaded = load_model(
-            options.source, weights=options.weights, num_classes=options.num_classes
-        )
-        for note in loaded.notes:
-            progress.note(note)
-        if loaded.random_weights and not options.allow_random_weights:
-            raise UsageError(
-                f"{options.source} has random weights: nothing is downloaded; give --weights FILE "
-                "(or --allow-random-weights to try the conversion)"
-            )
+        loaded = load_trained(options, progress)
         preprocess, size = resolve_input(loaded, given)
         labels = read_labels(options.labels) if options.labels else None
         samples = real_samples(images, preprocess, size) if images else None

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
-from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessError
+from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessError, UsageError
 from ..core.preprocess import PRESETS, Preprocess
+from ..core.progress import Progress
 from ..core.values import Logits, StepCheck, Tensor, relative_difference
 from ..export.passes import canonical, fuse, without_softmax
 from ..export.quantized import is_quantized, refuse_other_forms, standard_qdq
 from ..export.simplify import inferred, simplify, to_opset
 from ..export.torch_onnx import TorchToOnnx
-from ..models import LoadedModel
+from ..models import LoadedModel, load_model
 from .softmax import is_probabilities, log_softmax
 from .timing import Stages
 
@@ -40,6 +42,43 @@ class CheckedGraph:
     steps: tuple[StepCheck, ...]
     num_classes: int
     quantized: bool = False
+
+
+class ModelChoice(Protocol):
+    """The options that name a model, as ``export`` and ``calibrate`` have them."""
+
+    @property
+    def source(self) -> str:
+        """The model."""
+
+    @property
+    def weights(self) -> Path | None:
+        """A checkpoint."""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Of the model's head."""
+
+    @property
+    def allow_random_weights(self) -> bool:
+        """Whether a model that nobody trained is taken."""
+
+
+def load_trained(options: ModelChoice, progress: Progress) -> LoadedModel:
+    """Load a model, and say what its loader noted.
+
+    Raises:
+        EdgeclsError: It cannot be loaded, or has random weights that were not asked for.
+    """
+    loaded = load_model(options.source, weights=options.weights, num_classes=options.num_classes)
+    for note in loaded.notes:
+        progress.note(note)
+    if loaded.random_weights and not options.allow_random_weights:
+        raise UsageError(
+            f"{options.source} has random weights: nothing is downloaded; give --weights FILE "
+            "(or --allow-random-weights to try it as it is)"
+        )
+    return loaded
 
 
 def resolve_input(
