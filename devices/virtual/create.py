@@ -22,6 +22,9 @@ from .machine import SITE, Record, VirtualPi, check_qemu, furnish
 
 PACKAGES: Final = ("ca-certificates", "coreutils", "dash", "libstdc++6", "python3", "python3-venv")
 
+# Changes when a root is furnished in another way: devices that are there are then made anew.
+LAYOUT: Final = "2"
+
 # What a Raspberry Pi bundle needs of the package index: the package's own list and its backend.
 BACKEND: Final = "ai-edge-litert"
 
@@ -61,7 +64,7 @@ def create(
     called = name or (board.name if release.name == "trixie" else f"{board.name}-{release.name}")
     root = (folder or cache_folder("devices")) / called
     pins = constraint.read_text() if constraint is not None else ""
-    asked = (board.name, release.name, *_requirements(), *wheels, pins)
+    asked = (LAYOUT, board.name, release.name, *_requirements(), *wheels, pins)
     with _alone(root):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
             there = VirtualPi(root)

@@ -45,7 +45,9 @@ _LAUNCHER: Final = """\
 #!/bin/sh
 # Starts the virtual Pi's Python; its programs start others through this file, too.
 root=$(cd "$(dirname "$0")/../../.." && pwd)
-unset PYTHONHOME LD_LIBRARY_PATH LD_PRELOAD VIRTUAL_ENV
+unset LD_LIBRARY_PATH LD_PRELOAD VIRTUAL_ENV
+# Nothing of this machine's packages, wherever its Python was told to look.
+export PYTHONHOME="$root/usr" PYTHONNOUSERSITE=1
 export {cpu_variable}="${{{cpu_variable}:-{cpu}}}"
 export PYTHONPATH="${{EDGECLS_APP:?}}:$root/{site}"
 exec {qemu} -0 "$root/{launchers}/python3" -L "$root" "$root/usr/bin/python{python}" "$@"

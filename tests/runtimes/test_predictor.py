@@ -234,6 +234,7 @@ def test_other_classes_than_the_manifest_says_are_refused(
 
 
 def test_a_file_that_is_no_model_is_refused(make_bundle: MakeBundle) -> None:
+    pytest.importorskip("onnxruntime")
     path = make_bundle(Made("m.onnx", "onnx", "fp32", b"not an onnx file"), target="jetson")
 
     with pytest.raises(BundleError, match="refuses the graph"):

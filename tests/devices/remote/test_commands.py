@@ -256,7 +256,7 @@ def test_a_device_that_computes_otherwise_fails_there(
     done = edgecls("verify", pi_bundle, "--on", "kitchen", "-c", config(tmp_path, kitchen=server))
 
     assert done.code == 1
-    assert "inference" in done.out
+    assert "failed (model)" in done.out
 
 
 def test_usage_errors(server: Server, edgecls: Command, pi_bundle: Path, tmp_path: Path) -> None:
