@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import onnx
 import onnxruntime as ort
-from common import cifar_folder, data_folder, machine, table, work_folder
+from common import cifar_folder, data_folder, machine, one_of, table, work_folder
 
 from edgecls.core.progress import Quiet
 from edgecls.core.ranges import METHODS, CalibrationMethod
@@ -63,7 +63,7 @@ class Case:
 def main() -> None:
     """Print one table per model."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=["lite0", "resnet20"], default=[])
+    parser.add_argument("names", nargs="*", type=one_of("lite0", "resnet20"), default=[])
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()

@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 import torch
 from calibration_peers_report import PeerRow, report
-from common import cifar_folder, data_folder, machine, split, table, work_folder
+from common import cifar_folder, data_folder, machine, one_of, split, table, work_folder
 from converters import ENVIRON, TIMEOUT_S
 from converters_environments import PEERS, Environment
 from peers.job import first_line
@@ -45,6 +45,7 @@ from edgecls.workflows.graph import OnnxRunner
 
 ENVIRONMENTS: Final = ("onnxruntime", "modelopt", "litert-torch")
 PART: Final = 8
+NETWORKS: Final = ("lite0", "resnet20", "resnet56")
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Case:
 def main() -> None:
     """Make environments, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", choices=["lite0", "resnet20", "resnet56"], default=[])
+    parser.add_argument("models", nargs="*", type=one_of(*NETWORKS), default=[])
     parser.add_argument("--make-envs", action="store_true", help="make what is missing, and end")
     parser.add_argument("--envs", type=Path, default=PEERS.parent.parent / "build" / "peers")
     parser.add_argument("--keep", type=Path, help="leave all files and logs in a new folder")
@@ -147,7 +148,7 @@ def main() -> None:
         return
     measured: dict[str, Any] = {"machine": machine(), "models": {}}
     with contextlib.nullcontext(given.keep) if given.keep else work_folder() as folder:
-        for name in given.models or ("lite0", "resnet20", "resnet56"):
+        for name in given.models or NETWORKS:
             case = prepare(name, data_folder(), Path(folder) / name)
             source = _float_file(case, environments["litert-torch"])
             for scheme, quantizers in SCHEMES.items():

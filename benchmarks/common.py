@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgecls.data.images import list_images, select_images
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """Return a type for names that may be left out: argparse checks a missing list as a choice."""
+
+    def known(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}, found {text!r}")
+        return text
+
+    return known
 
 
 def data_folder() -> Path:

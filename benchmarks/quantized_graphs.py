@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 from calibration_peers import environments_table
-from common import data_folder, machine, work_folder
+from common import data_folder, machine, one_of, work_folder
 from converters import ENVIRON, TIMEOUT_S
 from converters_environments import PEERS, Environment
 from peers.job import first_line
@@ -112,7 +112,7 @@ FORMS: Final = [
 def main() -> None:
     """Make environments, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", choices=NETWORKS, default=[])
+    parser.add_argument("networks", nargs="*", type=one_of(*NETWORKS), default=[])
     parser.add_argument("--make-envs", action="store_true", help="make what is missing, and end")
     parser.add_argument("--envs", type=Path, default=PEERS.parent.parent / "build" / "peers")
     parser.add_argument("--only", nargs="+", choices=ENVIRONMENTS, default=ENVIRONMENTS,
