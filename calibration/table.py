@@ -133,8 +133,12 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     format: str = FORMAT
     version: int = VERSION
 
-    def __post_init__(self) -> None:
-        """Refuse a table that contradicts itself: one that was edited, or cut."""
+    def check_whole(self) -> None:
+        """Refuse a table that contradicts itself: one that was edited, or cut.
+
+        Raises:
+            ValueError: It does.
+        """
         if self.fingerprint.images != len(self.images):
             raise ValueError(
                 f"the fingerprint is of {self.fingerprint.images} images, the table of "

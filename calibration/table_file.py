@@ -50,9 +50,11 @@ def read_table(path: Path) -> CalibrationTable:
             f"{path}: expected a table of version {VERSION}, found {head.version}; calibrate again"
         )
     try:
-        return msgspec.json.decode(data, type=CalibrationTable)
+        table = msgspec.json.decode(data, type=CalibrationTable)
+        table.check_whole()
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise CalibrationError(f"{path}: damaged calibration table: {error}") from error
+    return table
 
 
 class _Head(msgspec.Struct):

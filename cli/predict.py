@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..core.text import name_as_utf8
 from .config import config_option
 from .options import backend_options
 from .remote import on_option
@@ -129,7 +129,7 @@ def _record(writer: LogitsWriter, path: str, name: str, result: Prediction | Exc
     from ..core.errors import ImageError
     from ..core.files import sha256_file
 
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    text = name_as_utf8(name)
     if isinstance(result, ImageError):
         writer.add_error(text, result.reason)
     else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.text import name_as_utf8
 from .remote import finish, predict_options, read_images, run_on
 from .show import human_ms
 from .text import printable
@@ -66,6 +66,9 @@ def predict_on(
         save_logits: A file for the logits.
         **options: Those of ``backend_options``.
     """
+    from ..devices.remote import Outcome
+    from ..devices.remote.answers import Line
+
     if save_logits is not None and len(on) > 1:
         raise click.UsageError("--save-logits writes one file: give one --on")
     paths = {path: path for path in named}
@@ -73,13 +76,11 @@ def predict_on(
     outcomes = ask_devices(bundle, images, on, topk=topk, quiet=as_json, **options)
 
     def lines(answers: Answers) -> list[Line]:
-        from ..devices.remote.answers import Line
-
         found = {line.image: line for line in answers.lines(images)}
         return [found.get(path) or Line(image=path, error=errors[path]) for path in paths]
 
-    def show(answers: Answers) -> None:
-        for line in lines(answers):
+    def show(found: list[Line]) -> None:
+        for line in found:
             if line.error:
                 text = f"error: {printable(line.image)}: {printable(line.error)}"
                 click.echo(text, err=True)
@@ -88,18 +89,26 @@ def predict_on(
                 for ranked in line.topk:
                     click.echo(f"  {ranked.score:7.2%}  {printable(ranked.label)}")
         if save_logits is not None:
-            read = sum(not line.error for line in lines(answers))
+            read = sum(not line.error for line in found)
             click.echo(f"logits of {read} images -> {printable(str(save_logits))}")
 
     for outcome in outcomes:
         if outcome.value is not None and save_logits is not None:
             write_answers(outcome.value, save_logits, images, errors, named)
+    said = [
+        Outcome(
+            device=outcome.device,
+            value=None if outcome.value is None else lines(outcome.value),
+            error=outcome.error,
+        )
+        for outcome in outcomes
+    ]
     code = finish(
-        outcomes,
+        said,
         as_json=as_json,
         show=show,
-        builtin=lambda answers: [_builtin(line) for line in lines(answers)],
-        code_of=lambda answers: 4 if any(line.error for line in lines(answers)) else 0,
+        builtin=lambda found: [_builtin(line) for line in found],
+        code_of=lambda found: 4 if any(line.error for line in found) else 0,
     )
     forget(outcomes)
     return code
@@ -116,7 +125,7 @@ def write_answers(
     import dataclasses
 
     def text(path: str) -> str:
-        return os.fsencode(named[path]).decode("utf-8", "backslashreplace")
+        return name_as_utf8(named[path])
 
     called = [dataclasses.replace(image, name=text(image.name)) for image in images]
     answers.write(file, called, {text(path): reason for path, reason in errors.items()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def printable(text: str) -> str:
     """Return text with its control characters escaped.
@@ -14,6 +16,11 @@ def printable(text: str) -> str:
 def as_utf8(text: str) -> str:
     """Return text that UTF-8 can hold: bytes of a name that were no text are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def name_as_utf8(name: str) -> str:
+    """Return a file's name with its bytes that are no text escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _escaped(letter: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..core.errors import DataError
+from ..core.text import as_utf8
 
 SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -61,7 +62,7 @@ def list_images(folder: Path) -> tuple[ImageFile, ...]:
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 path = Path(place, name)
                 below = path.relative_to(folder).as_posix()
-                text = below.encode("utf-8", "backslashreplace").decode()
+                text = as_utf8(below)
                 found.append(ImageFile(path=path, name=text))
     if errors:
         raise DataError(f"{errors[0].filename}: {(errors[0].strerror or 'unreadable').lower()}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from ..core.errors import UsageError
 from ..core.files import write_atomic
@@ -15,6 +16,8 @@ from .html import explanation_to_html, matrix_to_html, to_html
 from .junit import to_junit
 from .markdown import explanation_to_markdown, matrix_to_markdown, to_markdown
 from .sarif import to_sarif
+
+T = TypeVar("T")
 
 SUFFIXES: Final[tuple[str, ...]] = (".json", ".md", ".xml", ".sarif", ".html")
 # A comparison of several sources and an explanation have no checks that could pass or fail.
@@ -33,18 +36,14 @@ def write_report(report: DriftReport, path: Path, *, images: Path | None = None)
         UsageError: Another ending.
         OSError: The file cannot be written.
     """
-    suffix = check_report_path(path)
-    if suffix == ".json":
-        data = report.to_json()
-    elif suffix == ".md":
-        data = as_utf8(to_markdown(report)).encode()
-    elif suffix == ".xml":
-        data = to_junit(report)
-    elif suffix == ".sarif":
-        data = to_sarif(report)
-    else:
-        data = to_html(report, images).encode()
-    write_atomic(path, data)
+    forms: dict[str, Callable[[], str | bytes]] = {
+        ".json": report.to_json,
+        ".md": lambda: as_utf8(to_markdown(report)),
+        ".xml": lambda: to_junit(report),
+        ".sarif": lambda: to_sarif(report),
+        ".html": lambda: to_html(report, images),
+    }
+    _write(path, forms[check_report_path(path)]())
 
 
 def write_matrix(found: Matrix, path: Path) -> None:
@@ -54,14 +53,7 @@ def write_matrix(found: Matrix, path: Path) -> None:
         UsageError: An ending that is not in ``UNJUDGED_SUFFIXES``.
         OSError: The file cannot be written.
     """
-    suffix = check_report_path(path, judged=False)
-    if suffix == ".json":
-        data = found.to_json()
-    elif suffix == ".md":
-        data = as_utf8(matrix_to_markdown(found)).encode()
-    else:
-        data = matrix_to_html(found).encode()
-    write_atomic(path, data)
+    _write_unjudged(path, found.to_json, matrix_to_markdown, matrix_to_html, found)
 
 
 def write_explanation(found: Explanation, path: Path) -> None:
@@ -71,14 +63,26 @@ def write_explanation(found: Explanation, path: Path) -> None:
         UsageError: An ending that is not in ``UNJUDGED_SUFFIXES``.
         OSError: The file cannot be written.
     """
-    suffix = check_report_path(path, judged=False)
-    if suffix == ".json":
-        data = found.to_json()
-    elif suffix == ".md":
-        data = as_utf8(explanation_to_markdown(found)).encode()
-    else:
-        data = explanation_to_html(found).encode()
-    write_atomic(path, data)
+    _write_unjudged(path, found.to_json, explanation_to_markdown, explanation_to_html, found)
+
+
+def _write_unjudged(
+    path: Path,
+    to_json: Callable[[], str | bytes],
+    as_markdown: Callable[[T], str],
+    as_html: Callable[[T], str],
+    found: T,
+) -> None:
+    forms: dict[str, Callable[[], str | bytes]] = {
+        ".json": to_json,
+        ".md": lambda: as_utf8(as_markdown(found)),
+        ".html": lambda: as_html(found),
+    }
+    _write(path, forms[check_report_path(path, judged=False)]())
+
+
+def _write(path: Path, data: str | bytes) -> None:
+    write_atomic(path, data.encode() if isinstance(data, str) else data)
 
 
 def check_report_path(path: Path, *, judged: bool = True) -> str:

@@ -59,14 +59,7 @@ def place_full(model: ir.Model, qdq: Qdq) -> None:
     """Insert the pairs in place; those that the graph has stay as they are."""
     nodes = list(model.graph)
     left_float = _denominators(nodes)
-    values = [
-        value
-        for value in [*model.graph.inputs, *(output for node in nodes for output in node.outputs)]
-        if value.dtype == ir.DataType.FLOAT
-        and not is_dequantized(value)
-        and not _taken_into_next(value)
-        and value not in left_float
-    ]
+    values = [value for value in points(model) if value not in left_float]
     params = _all_params(nodes, values, qdq)
     requantized = [
         (node, index, params[node.outputs[0]])

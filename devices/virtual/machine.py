@@ -116,7 +116,7 @@ class VirtualPi:
         Raises:
             MissingError: QEMU is not installed.
         """
-        check_qemu()
+        _find_qemu()
         found = {name: os.environ[name] for name in _KEPT if name in os.environ}
         path = f"{self.launchers}:/usr/bin:/bin"
         app = str(self._app())
@@ -184,16 +184,20 @@ def furnish(root: Path, board: Board, record: Record) -> None:
     (root / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
 
 
+def _find_qemu() -> str:
+    found = shutil.which(QEMU)
+    if found is None:
+        raise MissingError(f"{QEMU} is not installed; run: apt-get install qemu-user-static")
+    return found
+
+
 def check_qemu() -> str:
     """Return QEMU's version.
 
     Raises:
         MissingError: It is not installed.
     """
-    found = shutil.which(QEMU)
-    if found is None:
-        raise MissingError(f"{QEMU} is not installed; run: apt-get install qemu-user-static")
-    done = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run([_find_qemu(), "--version"], capture_output=True, text=True, check=False)
     return (done.stdout.split("\n", 1)[0] or QEMU).removeprefix("qemu-aarch64 version ")
 
 

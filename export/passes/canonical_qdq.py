@@ -14,7 +14,7 @@ from onnx_ir.passes import PassResult, common
 from onnxscript.optimizer import fold_constants
 
 from ...core.errors import GraphError
-from ..nodes import constant, node_name, optional_input, unsupported
+from ..nodes import constant, dequantized, node_name, optional_input, unsupported
 from .canonical_form import QDQ, WEIGHTED, has_private_codes, outside_canonical_form
 from .constants import add_constant
 from .contract import GraphPass
@@ -177,12 +177,12 @@ def _requantize_constant(graph: ir.Graph, node: ir.Node) -> None:
     producer = node.inputs[0].producer() if node.inputs[0] is not None else None
     if producer is None or producer.op_type != "DequantizeLinear":
         return
-    codes, own = (constant(optional_input(producer, index)) for index in (0, 1))
-    scale, zero_point = (constant(optional_input(node, index)) for index in (1, 2))
-    if codes is None or own is None or scale is None or own.size != 1 or scale.size != 1:
+    own, scale = constant(producer.inputs[1]), constant(node.inputs[1])
+    if own is None or scale is None or own.size != 1 or scale.size != 1:
         return
-    offset = constant(optional_input(producer, 2))
-    values = (codes.astype(np.float64) - (0 if offset is None else int(offset.flat[0]))) * own
+    values, zero_point = dequantized(producer), constant(optional_input(node, 2))
+    if values is None:
+        return
     limits = np.iinfo(np.uint8 if zero_point is None else zero_point.dtype)
     shift = 0 if zero_point is None else int(zero_point.flat[0])
     found = np.rint(values.astype(np.float32) / scale) + shift

@@ -13,24 +13,6 @@ if TYPE_CHECKING:
     from ..conftest import Command, Digits
 
 
-@pytest.fixture(scope="module")
-def recorded(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the Raspberry Pi's bundle answers to 400 digits, as a device would send it."""
-    from edgecls.cli.main import main
-
-    folder = tmp_path_factory.mktemp("recorded")
-    for image in sorted(digits.judged.rglob("*.png"))[::3][:330]:
-        target = folder / "data" / image.relative_to(digits.judged)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(image, target)
-    arguments = ["predict", digits.bundle("raspberry-pi"), "--data", folder / "data",
-                 "--save-logits", folder / "pi.logits"]  # fmt: skip
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 0
-    return folder
-
-
 def test_a_small_set_is_undecided_and_says_how_many_images_would_do(
     edgecls: Command, digits: Digits
 ) -> None:

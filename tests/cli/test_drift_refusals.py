@@ -20,24 +20,6 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SWAPPED = ("zero", "one", "two", "eight", "four", "five", "six", "seven", "three", "nine")
 
 
-@pytest.fixture(scope="module")
-def folder(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """330 digits, and what the Raspberry Pi's bundle answers to them."""
-    from edgecls.cli.main import main
-
-    found = tmp_path_factory.mktemp("refusals")
-    for image in sorted(digits.judged.rglob("*.png"))[::3][:330]:
-        target = found / "data" / image.relative_to(digits.judged)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(image, target)
-    arguments = ["predict", digits.bundle("raspberry-pi"), "--data", found / "data",
-                 "--save-logits", found / "pi.logits"]  # fmt: skip
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 0
-    return found
-
-
 def rewritten(
     source: Path, target: Path, labels: tuple[str, ...] | None,
     keep: Callable[[str], bool] = lambda name: True,
@@ -61,9 +43,9 @@ def wrong_half(source: Path, target: Path) -> Path:
     return target
 
 
-def test_a_swapped_label_map_is_refused(edgecls: Command, folder: Path, tmp_path: Path) -> None:
-    one = rewritten(folder / "pi.logits", tmp_path / "one.logits", NAMES)
-    two = rewritten(folder / "pi.logits", tmp_path / "two.logits", SWAPPED)
+def test_a_swapped_label_map_is_refused(edgecls: Command, recorded: Path, tmp_path: Path) -> None:
+    one = rewritten(recorded / "pi.logits", tmp_path / "one.logits", NAMES)
+    two = rewritten(recorded / "pi.logits", tmp_path / "two.logits", SWAPPED)
     kept = edgecls("drift", one, "--save-baseline", tmp_path / "one.json")
     for arguments in (
         [two, "--reference", one], [two, one], [two, "--baseline", tmp_path / "one.json"],
@@ -77,10 +59,10 @@ def test_a_swapped_label_map_is_refused(edgecls: Command, folder: Path, tmp_path
 
 
 def test_one_side_without_class_names_is_said(
-    edgecls: Command, folder: Path, tmp_path: Path
+    edgecls: Command, recorded: Path, tmp_path: Path
 ) -> None:
-    one = rewritten(folder / "pi.logits", tmp_path / "one.logits", NAMES)
-    none = rewritten(folder / "pi.logits", tmp_path / "none.logits", None)
+    one = rewritten(recorded / "pi.logits", tmp_path / "one.logits", NAMES)
+    none = rewritten(recorded / "pi.logits", tmp_path / "none.logits", None)
     done = edgecls("drift", one, "--reference", none, "--json")
     quiet = edgecls("drift", none, "--reference", none, "--json")
 
@@ -90,9 +72,9 @@ def test_one_side_without_class_names_is_said(
 
 
 def test_only_a_run_that_passed_becomes_the_baseline(
-    edgecls: Command, folder: Path, tmp_path: Path
+    edgecls: Command, recorded: Path, tmp_path: Path
 ) -> None:
-    good, bad = folder / "pi.logits", wrong_half(folder / "pi.logits", tmp_path / "bad.logits")
+    good, bad = recorded / "pi.logits", wrong_half(recorded / "pi.logits", tmp_path / "bad.logits")
     failed = edgecls("drift", bad, "--reference", good, "--save-baseline", tmp_path / "bad.json")
     passed = edgecls("drift", good, "--reference", good, "--save-baseline", tmp_path / "new.json")
 
@@ -103,16 +85,16 @@ def test_only_a_run_that_passed_becomes_the_baseline(
 
 
 def test_a_baseline_of_a_folder_with_an_unreadable_image_can_be_used(
-    edgecls: Command, digits: Digits, folder: Path, tmp_path: Path
+    edgecls: Command, digits: Digits, recorded: Path, tmp_path: Path
 ) -> None:
     data, file = tmp_path / "data", tmp_path / "baseline.json"
-    shutil.copytree(folder / "data", data)
+    shutil.copytree(recorded / "data", data)
     broken = next(data.rglob("*.png")).with_name("broken.png")
     broken.write_bytes(b"no image")
     command = ["drift", digits.bundle("raspberry-pi"), "--data", data]
     made = edgecls(*command, "--save-baseline", file)
     done = edgecls(*command, "--baseline", file)
-    shutil.copy(next(folder.rglob("*.png")), broken)
+    shutil.copy(next(recorded.rglob("*.png")), broken)
     repaired = edgecls(*command, "--baseline", file)
 
     assert (made.code, done.code, repaired.code) == (4, 4, 4)
@@ -122,11 +104,11 @@ def test_a_baseline_of_a_folder_with_an_unreadable_image_can_be_used(
 
 
 def test_recorded_images_of_one_class_keep_their_class(
-    edgecls: Command, folder: Path, tmp_path: Path
+    edgecls: Command, recorded: Path, tmp_path: Path
 ) -> None:
-    first = LogitsFile(folder / "pi.logits").images[0][0].split("/")[0]
+    first = LogitsFile(recorded / "pi.logits").images[0][0].split("/")[0]
     file = rewritten(
-        folder / "pi.logits", tmp_path / "one.logits", None, lambda name: name.startswith(first)
+        recorded / "pi.logits", tmp_path / "one.logits", None, lambda name: name.startswith(first)
     )
     done = edgecls("drift", file, "--reference", file, "--json")
     found = json.loads(done.out)
@@ -162,29 +144,29 @@ def test_recorded_images_of_one_class_keep_their_class(
     ],
 )
 def test_usage(
-    edgecls: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    edgecls: Command, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     arguments: list[object], said: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept.json").write_text("{}")
-    paths: dict[object, Path] = {"{pi}": folder / "pi.logits", "{json}": tmp_path / "kept.json"}
-    before = (folder / "pi.logits").read_bytes()
+    paths: dict[object, Path] = {"{pi}": recorded / "pi.logits", "{json}": tmp_path / "kept.json"}
+    before = (recorded / "pi.logits").read_bytes()
     done = edgecls("drift", *(paths.get(argument, argument) for argument in arguments))
 
     assert done.code == 2, done.err
     assert said in " ".join(done.err.split())
-    assert (folder / "pi.logits").read_bytes() == before
+    assert (recorded / "pi.logits").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
 
 
 def test_what_the_file_says_for_other_modes_is_no_error(
-    edgecls: Command, folder: Path, tmp_path: Path
+    edgecls: Command, recorded: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "edgecls.toml").write_text(
-        f'[drift]\nreference = "{folder}/pi.logits"\nmax-drop = 2\ntime = 3\ntrue-drop = 0.5\n'
+        f'[drift]\nreference = "{recorded}/pi.logits"\nmax-drop = 2\ntime = 3\ntrue-drop = 0.5\n'
     )
-    common = ["drift", "-c", tmp_path / "edgecls.toml", folder / "pi.logits"]
-    done = edgecls(*common, folder / "pi.logits", "--json")
+    common = ["drift", "-c", tmp_path / "edgecls.toml", recorded / "pi.logits"]
+    done = edgecls(*common, recorded / "pi.logits", "--json")
 
     assert done.code == 0, done.err
     assert json.loads(done.out)["pairs"][0]["agreed"] == 330

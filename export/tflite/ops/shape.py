@@ -92,13 +92,8 @@ def pad(ctx: Lowering, node: ir.Node) -> None:
     # Where the users round the result to the same codes, they round the constant too.
     quant = form.quant if form.quant is not None and ctx.wanted(output) == form.quant else None
     form = ctx.convert(form, form.layout, quant)
-    ctx.count(node, int8=quant is not None)
     amount = fill.reshape(1).astype(np.float32)
-    value = ctx.writer.constant("fill", amount if quant is None else quant.codes(amount), quant)
-    widths = np.asarray([pads[axis] for axis in form.layout.perm], np.int32)
-    inputs = [form.tensor, ctx.writer.constant("pads", widths), value]
-    out = ctx.new(output, form.layout, quant)
-    ctx.writer.operator(Op.PADV2, inputs, [out], schema.PadV2OptionsT())
+    _fill(ctx, node, form, pads, amount if quant is None else quant.codes(amount))
 
 
 def _pad_codes(
@@ -109,7 +104,7 @@ def _pad_codes(
     fill: NDArray[Any] | None,
 ) -> None:
     """Lower a Pad between Q and DQ: what it fills with is a code, of the graph's type."""
-    source, output, quant = node.inputs[0], node.outputs[0], form.quant
+    source, quant = node.inputs[0], form.quant
     assert source is not None
     assert source.dtype is not None
     codes = np.zeros(1, source.dtype.numpy()) if fill is None else fill.reshape(1)
@@ -117,14 +112,20 @@ def _pad_codes(
     if quant is None or shifted is None:
         raise unsupported(node, f"it pads {codes.dtype}", "pad what is not quantized yet")
     if int(shifted[0]) == quant.zero_point:
-        ctx.set(output, replace(form, pads=tuple(pads)))
+        ctx.set(node.outputs[0], replace(form, pads=tuple(pads)))
         return
-    form = ctx.padded(form)
+    _fill(ctx, node, ctx.padded(form), pads, shifted)
+
+
+def _fill(
+    ctx: Lowering, node: ir.Node, form: Form, pads: list[tuple[int, int]], value: NDArray[Any]
+) -> None:
+    """Write a PADV2, which fills with ``value`` in the form's own type."""
+    ctx.count(node, int8=form.quant is not None)
+    amount = ctx.writer.constant("fill", value, form.quant)
     widths = np.asarray([pads[axis] for axis in form.layout.perm], np.int32)
-    value = ctx.writer.constant("fill", shifted, quant)
-    inputs = [form.tensor, ctx.writer.constant("pads", widths), value]
-    ctx.count(node, int8=True)
-    out = ctx.new(output, form.layout, quant)
+    inputs = [form.tensor, ctx.writer.constant("pads", widths), amount]
+    out = ctx.new(node.outputs[0], form.layout, form.quant)
     ctx.writer.operator(Op.PADV2, inputs, [out], schema.PadV2OptionsT())
 
 
