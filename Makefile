@@ -41,6 +41,8 @@ test-pi: setup
 nightly: setup coverage
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -q -m nightly
+	# Without CI in the environment, property tests try other examples each time.
+	env -u CI $(BIN)/python -m pytest -q -n 2 -m 'not slow and not nightly'
 
 # Converts the classifiers of timm and torchvision; writes docs/coverage.md.
 coverage: setup

@@ -16,6 +16,8 @@ DIAGRAM: Final = 300
 _MARGIN: Final = 12
 _LARGEST_MARK: Final = 8.0
 _SMALLEST_MARK: Final = 2.5
+# Marks that are closer than this, in points, stand at one place.
+_POINT: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ class _Axis:
 
 
 def _axis(low: float, high: float, *, lowest: float) -> _Axis:
-    room = 0.08 * (high - low) or 1.0
+    room = 0.08 * (high - low) if high - low > _POINT else 1.0
     return _Axis(max(low - room, lowest), min(high + room, 100.0))
 
 

@@ -17,6 +17,7 @@ from .tensorrt_build import (
     MAX_BATCH,
     TensorRTApi,
     build_engine,
+    exclusive,
     find_module,
     import_api,
     make_logger,
@@ -43,25 +44,27 @@ class TensorRTBackend(Backend):
         device = cuda.current_device()
         trt = import_api(api)
         self._log = make_logger(trt)
-        self._runtime = trt.Runtime(self._log)
-        if options.engine:
-            self._engine = self._runtime.deserialize_cuda_engine(model)
-        else:
-            key = EngineKey(
-                gpu=device.name,
-                compute_capability=device.compute_capability,
-                tensorrt=f"{name} {trt.__version__}",
-                onnx_sha256=sha256_bytes(model),
-                max_batch=MAX_BATCH,
-            )
-            self._engine = self._cached(api, model, key)
-        if self._engine is None:
-            logged = "; ".join(self._log.errors) or "no reason given"
-            raise EngineError(f"{name} {version} does not take the engine: {logged}")
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            logged = "; ".join(self._log.errors) or "no reason given"
-            raise EngineError(f"{name} {version} cannot run the engine: {logged}")
+        self._runtime = self._engine = self._context = None
+        key = EngineKey(
+            gpu=device.name,
+            compute_capability=device.compute_capability,
+            tensorrt=f"{name} {trt.__version__}",
+            onnx_sha256=sha256_bytes(model),
+            max_batch=MAX_BATCH,
+        )
+        try:
+            with exclusive():
+                self._runtime = trt.Runtime(self._log)
+            self._engine = self._load(model) if options.engine else self._cached(api, model, key)
+            if self._engine is None:
+                raise EngineError(f"{name} {version} does not take the engine: {self._logged()}")
+            with exclusive():
+                self._context = self._engine.create_execution_context()
+            if self._context is None:
+                raise EngineError(f"{name} {version} cannot run the engine: {self._logged()}")
+        except BaseException:
+            self._release()
+            raise
         self._input_name, self._output_name = _names(trt, self._engine)
         source = _native(trt, self._engine, self._input_name)
         result = _native(trt, self._engine, self._output_name)
@@ -94,7 +97,7 @@ class TensorRTBackend(Backend):
     def close(self) -> None:
         """Give back the GPU's memory."""
         with self._lock:
-            self._context = self._engine = self._runtime = None
+            self._release()
             self._buffer = self._memory(0)
             self._input.free()
             self._output.free()
@@ -111,12 +114,21 @@ class TensorRTBackend(Backend):
         cuda.call(cuda.runtime_api().cudaStreamSynchronize, self._stream)
         return self._output.host[:count]
 
+    def _release(self) -> None:
+        with exclusive():
+            self._context = self._engine = self._runtime = None
+
+    def _logged(self) -> str:
+        return "; ".join(self._log.errors) or "no reason given"
+
+    def _load(self, engine: bytes) -> Any:
+        with exclusive():
+            return self._runtime.deserialize_cuda_engine(engine)
+
     def _cached(self, api: TensorRTApi, onnx: bytes, key: EngineKey) -> Any:
         cache = EngineCache()
         for _ in range(2):
-            engine = self._runtime.deserialize_cuda_engine(
-                cache.get(key, lambda: build_engine(onnx, api=api))
-            )
+            engine = self._load(cache.get(key, lambda: build_engine(onnx, api=api)))
             if engine is not None:
                 return engine
             cache.discard(key)

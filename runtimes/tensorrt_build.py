@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import importlib.util
+import threading
+import traceback
+from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 from ..core.errors import BackendUnavailableError, GraphError, MissingError, MissingPackageError
@@ -19,6 +24,30 @@ _MODULES: Final[dict[TensorRTApi, tuple[str, ...]]] = {
 
 MAX_BATCH: Final = 8
 _MAX_ERRORS: Final = 5
+
+_ONE_AT_A_TIME: Final = threading.RLock()
+
+
+@contextlib.contextmanager
+def exclusive() -> Iterator[None]:
+    """Let nothing else make or destroy one of TensorRT's objects meanwhile.
+
+    TensorRT calls its logger while it holds a lock that destroying a builder takes too: a builder
+    that is collected inside the logger, or destroyed by another thread that holds Python's lock,
+    stops the process for good. So its objects are made and destroyed here alone, also those that
+    an error's traceback would keep, and the garbage collector waits.
+    """
+    with _ONE_AT_A_TIME:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            if collects:
+                gc.enable()
 
 
 def find_module(api: TensorRTApi) -> str:
@@ -84,13 +113,17 @@ def build_engine(onnx: bytes, *, api: TensorRTApi, max_batch: int = MAX_BATCH) -
     if api == "tensorrt":
         current_device()  # TensorRT would end the process where there is no driver
     trt = import_api(api)
+    with exclusive():
+        return _build(trt, f"{find_module(api)} {trt.__version__}", onnx, max_batch)
+
+
+def _build(trt: Any, title: str, onnx: bytes, max_batch: int) -> bytes:
     log = make_logger(trt)
     builder = trt.Builder(log)
     flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     network = builder.create_network(1 << int(flag))
     parser = trt.OnnxParser(network, log)
     parsed = parser.parse(onnx)
-    title = f"{find_module(api)} {trt.__version__}"
     if not parsed or parser.num_errors:
         raise GraphError(f"{title} does not parse the graph: {_errors(parser, log)}")
     if not network.num_outputs:  # it parses nothing as a graph of nothing

@@ -112,6 +112,54 @@ def test_only_the_batch_may_be_free(weights: Weights) -> None:
         build_engine(model.SerializeToString(), api="tensorrt-rtx")
 
 
+# The garbage collector runs where TensorRT logs.
+COLLECTED = """
+import gc, sys
+from edgecls.core.errors import GraphError
+from edgecls.runtimes import tensorrt_build
+
+ours = sys.argv[1] == "an error's"
+make_logger = tensorrt_build.make_logger
+
+def collecting(trt):
+    class Log(type(make_logger(trt))):
+        def log(self, severity, message):
+            if ours or gc.isenabled():
+                gc.collect()
+    return Log()
+
+def build():
+    try:
+        tensorrt_build.build_engine(b"hello", api="tensorrt-rtx")
+    except GraphError as error:
+        return error
+
+class Cycle:
+    pass
+
+cycle, trt = Cycle(), tensorrt_build.import_api("tensorrt-rtx")
+cycle.itself = cycle
+if ours:
+    cycle.error = build()
+else:
+    cycle.builder = trt.Builder(make_logger(trt))
+gc.set_threshold(1 << 30)
+del cycle
+tensorrt_build.make_logger = collecting
+build()
+assert gc.isenabled()
+"""
+
+
+@needs_rtx
+@pytest.mark.parametrize("garbage", ["an error's", "another builder's"])
+def test_a_collected_builder_does_not_stop_a_build(garbage: str) -> None:
+    """TensorRT logs under a lock that destroying a builder takes: seen to stop for good."""
+    done = subprocess.run([sys.executable, "-c", COLLECTED, garbage], timeout=120, check=False)
+
+    assert done.returncode == 0
+
+
 @needs_rtx
 def test_building_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(GraphError):
