@@ -44,7 +44,9 @@ class TensorRTBackend(Backend):
         device = cuda.current_device()
         trt = import_api(api)
         self._log = make_logger(trt)
-        self._runtime = self._engine = self._context = None
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
         key = EngineKey(
             gpu=device.name,
             compute_capability=device.compute_capability,
