@@ -28,12 +28,16 @@ def command(pattern: str | None, as_json: bool) -> None:
     from .show import TerminalProgress
 
     progress = TerminalProgress(quiet=as_json)
-    found = []
-    for name in progress.track(find_models(pattern), "models"):
+
+    def described(name: str) -> Entry | None:
         try:
-            found.append(describe(name))
-        except ModelError as error:
+            return describe(name)
+        except ModelError as error:  # one of many that match has no head of its own
             progress.note(str(error))
+            return None
+
+    names = progress.track(find_models(pattern), "models")
+    found = [entry for entry in map(described, names) if entry is not None]
     if as_json:
         import json
 

@@ -10,9 +10,9 @@ from typing import Final
 import torch
 
 from ..core.errors import ModelError
+from ..core.torchvision_ops import import_timm, import_torchvision
 from .cost import Cost, model_cost
 from .load import OWN, build
-from .torchvision_ops import import_timm, import_torchvision
 
 FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "LeNet": ("lenet5",),

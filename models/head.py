@@ -14,7 +14,7 @@ BACKBONE: Final = "backbone"
 
 
 def head_layers(module: torch.nn.Module, num_classes: int) -> tuple[str, ...]:
-    """Return the names of the last layers with ``num_classes`` outputs: more than one where distilled.
+    """Return the last layers with ``num_classes`` outputs, by name; a distilled ViT has two.
 
     Raises:
         UsageError: The module's last layer has another number of outputs.

@@ -31,13 +31,11 @@ _FORMS: Final = (
     f"timm:NAME, torchvision:NAME, {', '.join(OWN)}, package.module:callable, FILE.pt2, FILE.onnx "
     "or a folder of edgecls train; `edgecls models` lists them"
 )
-# Random weights are the same every time, so that an export of them can be repeated.
-_SEED: Final = 0
 
 
 def load_model(
     source: str, *, weights: Path | None = None, num_classes: int | None = None,
-    new_head: bool = False,
+    new_head: bool = False, seed: int = 0,
 ) -> LoadedModel:  # fmt: skip
     """Build or read a classifier.
 
@@ -48,6 +46,8 @@ def load_model(
         weights: A checkpoint. Nothing is ever downloaded: a zoo's model without one is random.
         num_classes: Size of the head, where it is not the architecture's own.
         new_head: Whether weights for another number of classes are taken, without their head.
+        seed: Of random weights: they are the same every time, so that what is made of them can be
+            repeated.
 
     Raises:
         ModelError: There is no such model, or it cannot be built.
@@ -64,7 +64,7 @@ def load_model(
     if is_trained(path):
         return _load_trained(source, path, weights, num_classes)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)
         built = build(source, num_classes)
     module = built.module.cpu().eval()
     notes = built.notes
@@ -110,7 +110,7 @@ def _load_file(
 def _load_trained(
     source: str, folder: Path, weights: Path | None, num_classes: int | None
 ) -> LoadedModel:
-    """Return the model of a training; the record's file may come from elsewhere: it runs no code."""
+    """Return the model of a training, whose record may come from elsewhere: it runs no code."""
     record = read_record(folder)
     if weights is not None:
         raise UsageError(f"{source} holds its own weights; leave --weights out")
@@ -172,7 +172,9 @@ def _build_callable(
     arguments: dict[str, int] = {}
     if num_classes is not None:
         if "num_classes" not in inspect.signature(make).parameters:
-            raise UsageError(f"{source} takes no num_classes; leave --num-classes out")
+            raise UsageError(
+                f"{source} takes no num_classes; leave --num-classes out, or give it that parameter"
+            )
         arguments["num_classes"] = num_classes
     try:
         module = make(**arguments)

@@ -140,7 +140,5 @@ def save_weights(module: torch.nn.Module, path: Path) -> None:
     Raises:
         OSError: The file could not be written.
     """
-    state = {
-        name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()
-    }
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     write_atomic(path, safetensors.torch.save(state))

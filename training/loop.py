@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core.errors import ModelError, TrainingError
+from ..core.errors import DataError, ModelError, TrainingError
 from ..core.files import write_atomic
 from ..core.progress import Progress, Quiet
 from ..core.values import Tensor
@@ -29,11 +29,11 @@ from .optimizer import make_optimizer
 from .schedule import make_schedule
 from .settings import Settings
 
-Batches: TypeAlias = (
-    "Callable[[int], Iterable[tuple[Tensor, NDArray[np.int64] | NDArray[np.float32]]]]"
-)
-"""From an epoch (0, 1, ...) to its batches: (N, C, H, W) float32 with classes (N,) or their
-probabilities (N, classes). The same epoch must give the same batches."""
+OnePass: TypeAlias = "Iterable[tuple[Tensor, NDArray[Any]]]"
+"""Images (N, C, H, W) float32 with classes (N,) or their probabilities (N, classes)."""
+
+Batches: TypeAlias = "Callable[[int], OnePass]"
+"""From an epoch (0, 1, ...) to its batches: the same epoch must give the same ones."""
 
 LAST: Final = "last.ckpt"
 METRICS: Final = "metrics.csv"
@@ -59,11 +59,11 @@ class Fit:
     settings: Settings
     train: Batches
     steps_per_epoch: int
-    val: Batches | None = None
+    val: Callable[[], OnePass] | None = None
     out: Path | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     group: Group = field(default_factory=Group)
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    on_epoch: Callable[[Epoch], None] | None = None
     progress: Progress = field(default_factory=Quiet)
 
     def __call__(self, module: torch.nn.Module, *, resume: bool = False) -> tuple[Epoch, ...]:
@@ -146,7 +146,7 @@ class _Run:
             self.history = (*self.history, row)
             self.step, self.sums = 0, torch.zeros(3, dtype=torch.float64)
             self._write(row)
-            if fit.group.leads:
+            if fit.group.leads and fit.on_epoch is not None:
                 fit.on_epoch(row)
         return self.history
 
@@ -164,7 +164,10 @@ class _Run:
             if found[3] > 0:
                 self._interrupted(epoch)
         if self.step != fit.steps_per_epoch:
-            raise ValueError(f"expected {fit.steps_per_epoch} batches, found {self.step}")
+            raise DataError(
+                f"epoch {epoch + 1}: expected {fit.steps_per_epoch} batches, found {self.step}: no "
+                "image of the others can be read"
+            )
         self.module.eval()
         val_loss, val_top1 = self._judge()
         loss, right, images = self.sums.tolist()
@@ -225,7 +228,7 @@ class _Run:
         if fit.val is None:
             return None, None
         fit.group.same_buffers(self.judged)
-        loss, top1 = evaluate(self.judged, fit.val(0), group=fit.group, cast=self.cast)
+        loss, top1 = evaluate(self.judged, fit.val(), group=fit.group, cast=self.cast)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"training diverged: the loss on the images to judge by is {loss} after epoch "

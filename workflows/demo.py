@@ -16,6 +16,7 @@ from ..core.errors import CheckFailedError
 from ..core.preprocess import PRESETS
 from ..core.progress import Progress
 from ..core.values import Precision
+from ..data.dataset import Dataset
 from ..data.images import list_images
 from ..data.mnist import mnist_5k, write_image_folder
 from ..data.split import split_by_content
@@ -24,7 +25,7 @@ from ..models import load_model
 from ..runtimes import load
 from ..targets import TARGETS
 from ..targets.target import BackendName
-from ..training import save_weights, train_classifier
+from ..training import Fit, Settings, in_memory, save_weights
 from .answering import DataOptions
 from .drift import DriftOptions, drift
 from .export import ExportResult, export
@@ -98,16 +99,11 @@ def demo(out: Path, progress: Progress, *, seed: int = 0) -> DemoResult:
         module = load_model("lenet5").module
         assert module is not None
         with _one_thread():
-            train_classifier(
-                module,
-                images[train][..., None],
-                labels[train],
-                preprocess=PRESETS["mnist"],
-                epochs=EPOCHS,
-                seed=seed,
-                label_smoothing=0.1,
-                progress=progress,
-            )
+            settings = Settings(epochs=EPOCHS, seed=seed)
+            pixels = images[train][..., None]
+            digits = Dataset(name="digits", classes=_DIGITS, labels=labels[train], pixels=pixels)
+            batches, steps = in_memory(digits, PRESETS["mnist"], settings)
+            Fit(settings=settings, train=batches, steps_per_epoch=steps, progress=progress)(module)
         save_weights(module, weights)
     names = out / "labels.txt"
     names.write_text("\n".join(_DIGITS) + "\n", encoding="utf-8")

@@ -14,14 +14,14 @@ from typing import Any, Final
 import msgspec
 import torch
 
-from ..core.errors import MissingError, ModelError, UsageError
+from ..core.errors import MissingError, UsageError
 from ..core.files import write_atomic
 from ..core.preprocess import resolve_preprocess
 from ..core.progress import Progress, Quiet
 from ..core.version import VERSION
 from ..models import LoadedModel, load_model
 from ..models.head import freeze
-from ..models.trained import RECORD, WEIGHTS, DataRecord, TrainingRecord, write_record
+from ..models.trained import RECORD, WEIGHTS, TrainingRecord, is_trained, read_record, write_record
 from ..training import Epoch, Fit, Settings
 from ..training.distributed import Group, process_group
 from ..training.history import best_epoch
@@ -30,7 +30,14 @@ from ..training.plan import Plan, memory_and_macs
 from ..training.schedule import make_schedule
 from ..training.tensorboard import TensorBoard
 from .graph import resolve_input
-from .training_data import DataChoice, TrainingData, open_training_data
+from .training_data import (
+    DataChoice,
+    OpenedData,
+    TrainingData,
+    bind,
+    describe_data,
+    open_data,
+)
 
 TOOLS: Final = ("torch", "torchvision", "timm", "numpy", "pillow")
 
@@ -140,7 +147,7 @@ def plan(options: TrainOptions, progress: Progress) -> Plan:
 
 
 def train(
-    options: TrainOptions, progress: Progress, on_epoch: Callable[[Epoch], None]
+    options: TrainOptions, progress: Progress, on_epoch: Callable[[Epoch], None] | None = None
 ) -> TrainResult:
     """Train a model, and write OUT/model.safetensors, last.ckpt, metrics.csv and train.json.
 
@@ -153,17 +160,16 @@ def train(
         ready = prepare(options, group, progress if group.leads else Quiet())
         record, out = ready.record, options.out
         with contextlib.ExitStack() as stack:
-            done: list[Epoch] = []
             board: TensorBoard | None = None
             if options.tensorboard and group.leads:
                 board = TensorBoard(out / "tensorboard", _done_steps(out) if resume else 0)
                 stack.callback(board.close)
 
             def finished(epoch: Epoch) -> None:
-                done.append(epoch)
                 if board is not None:
                     board.write(epoch)
-                on_epoch(epoch)
+                if on_epoch is not None:
+                    on_epoch(epoch)
 
             if group.leads:
                 write_atomic(out / RECORD, write_record(record))
@@ -179,7 +185,7 @@ def train(
 
 
 def prepare(
-    options: TrainOptions, group: Group, progress: Progress, data: TrainingData | None = None
+    options: TrainOptions, group: Group, progress: Progress, opened: OpenedData | None = None
 ) -> Prepared:
     """Open the data and build the model.
 
@@ -187,7 +193,7 @@ def prepare(
         options: What to train.
         group: The processes that share each batch.
         progress: Shows what was noted.
-        data: What was opened for an earlier training with the same ``options.data``.
+        opened: What was opened for an earlier training with the same ``options.data``.
 
     Raises:
         EdgeclsError: Something cannot be used.
@@ -198,8 +204,14 @@ def prepare(
             f"a batch of {settings.batch} images cannot be shared evenly by {group.world} processes"
         )
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
-    opened = data or open_training_data(options.data, settings.seed, progress)
+    opened = opened or open_data(options.data, settings.seed, progress)
     classes = opened.train.classes
+    if is_trained(Path(options.model)):
+        raise UsageError(
+            f"{options.model} is a trained model; to train on, name its architecture "
+            f"({read_record(Path(options.model)).architecture}) and give --weights "
+            f"{Path(options.model) / WEIGHTS}"
+        )
     loaded = load_model(
         options.model, weights=options.weights, num_classes=len(classes),
         new_head=options.weights is not None, seed=settings.seed,
@@ -215,14 +227,14 @@ def prepare(
     if options.freeze is not None:
         frozen = freeze(loaded.module, options.freeze, len(classes))
         progress.note(f"{len(frozen)} parameters do not learn: {frozen[0]}, ..., {frozen[-1]}")
-    bound = opened.bound(preprocess, size, settings, options.data.workers, options.data.cache_bytes)
+    bound = bind(opened, options.data, preprocess, size, settings)
     return Prepared(
         options=options,
         loaded=loaded,
         module=loaded.module,
         data=bound,
         record=TrainingRecord(
-            architecture=_architecture(options, loaded),
+            architecture=options.model,
             labels=classes,
             preprocess=preprocess,
             parameters=loaded.parameters or 0,
@@ -233,8 +245,8 @@ def prepare(
                 "freeze": options.freeze,
             },
             initial_weights_sha256=loaded.weights_sha256,
-            train=bound.record(bound.train),
-            val=None if bound.val is None else bound.record(bound.val),
+            train=describe_data(bound.train),
+            val=None if bound.val is None else describe_data(bound.val),
             processes=group.world,
             tools=_tools(),
         ),
@@ -263,7 +275,7 @@ def fit(
         settings=ready.options.settings,
         train=lambda epoch: data.to_learn(epoch, pool, group, shown),
         steps_per_epoch=data.steps_per_epoch,
-        val=None if data.val is None else lambda epoch: data.to_judge(pool, group, shown),
+        val=None if data.val is None else lambda: data.to_judge(pool, group, shown),
         out=ready.options.out if keep else None,
         identity=ready.identity,
         group=group,
@@ -297,15 +309,6 @@ def _done_steps(out: Path) -> int:
         return 0
 
 
-def _architecture(options: TrainOptions, loaded: LoadedModel) -> str:
-    if Path(options.model).is_dir():
-        raise ModelError(
-            f"{options.model}: name the architecture and give --weights {options.model}/{WEIGHTS} "
-            "to train on"
-        )
-    return loaded.source
-
-
 def _tools() -> dict[str, str]:
     found = {"edgecls": VERSION}
     for name in TOOLS:
@@ -322,6 +325,3 @@ def _memory(settings: Settings) -> Iterator[None]:
         raise MissingError(
             f"not enough memory on the GPU for batches of {settings.batch}; lower --batch"
         ) from error
-
-
-__all__ = ["DataRecord", "Plan", "TrainOptions", "TrainResult", "fit", "plan", "prepare", "train"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from edgecls.core.errors import ModelError
+from edgecls.core.torchvision_ops import import_torchvision
 from edgecls.models.catalog import FAMILIES, describe, find_models
 from edgecls.models.cost import activation_bytes, model_cost
-from edgecls.models.torchvision_ops import import_torchvision
 
 
 @pytest.mark.parametrize(
