@@ -52,7 +52,7 @@ class Fit:
         out: A folder for the checkpoint, the best weights and the metrics; None writes nothing.
         identity: What a checkpoint must have been made with to go on from it.
         group: The processes that train together.
-        on_epoch: Called after each, by the first process.
+        on_epoch: Called after each with all that are done, by the first process.
         progress: Shows each epoch's steps.
     """
 
@@ -63,7 +63,7 @@ class Fit:
     out: Path | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     group: Group = field(default_factory=Group)
-    on_epoch: Callable[[Epoch], None] | None = None
+    on_epoch: Callable[[tuple[Epoch, ...]], None] | None = None
     progress: Progress = field(default_factory=Quiet)
 
     def __call__(self, module: torch.nn.Module, *, resume: bool = False) -> tuple[Epoch, ...]:
@@ -147,7 +147,7 @@ class _Run:
             self.step, self.sums = 0, torch.zeros(3, dtype=torch.float64)
             self._write(row)
             if fit.group.leads and fit.on_epoch is not None:
-                fit.on_epoch(row)
+                fit.on_epoch(self.history)
         return self.history
 
     def _epoch(self, epoch: int, interrupt: Interrupt) -> Epoch:

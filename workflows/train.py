@@ -158,29 +158,26 @@ def train(
     with process_group(options.device) as group, _memory(options.settings):
         resume = _check_out(options)
         ready = prepare(options, group, progress if group.leads else Quiet())
-        record, out = ready.record, options.out
+        out = options.out
         with contextlib.ExitStack() as stack:
             board: TensorBoard | None = None
             if options.tensorboard and group.leads:
                 board = TensorBoard(out / "tensorboard", _done_steps(out) if resume else 0)
                 stack.callback(board.close)
 
-            def finished(epoch: Epoch) -> None:
+            def finished(history: tuple[Epoch, ...]) -> None:
+                write_atomic(out / RECORD, write_record(_up_to_date(ready.record, history)))
                 if board is not None:
-                    board.write(epoch)
+                    board.write(history[-1])
                 if on_epoch is not None:
-                    on_epoch(epoch)
+                    on_epoch(history[-1])
 
-            if group.leads:
-                write_atomic(out / RECORD, write_record(record))
+            if group.leads and not resume:
+                write_atomic(out / RECORD, write_record(ready.record))
             history = fit(ready, group, progress, stack, finished)(ready.module, resume=resume)
         best = best_epoch(history)
         assert best is not None
-        record = msgspec.structs.replace(
-            record, epochs=len(history), best_epoch=best.epoch, best_top1=best.val_top1
-        )
-        if group.leads:
-            write_atomic(out / RECORD, write_record(record))
+        record = _up_to_date(ready.record, history)
         return TrainResult(history=history, best=best, record=record, leads=group.leads)
 
 
@@ -255,7 +252,7 @@ def prepare(
 
 def fit(
     ready: Prepared, group: Group, progress: Progress, stack: contextlib.ExitStack,
-    on_epoch: Callable[[Epoch], None], *, keep: bool = True,
+    on_epoch: Callable[[tuple[Epoch, ...]], None], *, keep: bool = True,
 ) -> Fit:  # fmt: skip
     """Return the training of what is ready.
 
@@ -284,6 +281,14 @@ def fit(
     )
 
 
+def _up_to_date(record: TrainingRecord, history: tuple[Epoch, ...]) -> TrainingRecord:
+    best = best_epoch(history)
+    assert best is not None
+    return msgspec.structs.replace(
+        record, epochs=len(history), best_epoch=best.epoch, best_top1=best.val_top1
+    )
+
+
 def _check_out(options: TrainOptions) -> bool:
     """Return whether there is something to go on from.
 
@@ -294,8 +299,7 @@ def _check_out(options: TrainOptions) -> bool:
     found = (out / LAST).exists()
     if found and not options.resume:
         raise UsageError(f"{out} holds a training; --resume goes on with it, or give another -o")
-    other = next((name for name in ("manifest.json",) if (out / name).exists()), None)
-    if other is not None:
+    if (out / "manifest.json").exists():
         raise UsageError(f"{out} holds a bundle; give another -o")
     return found
 
