@@ -45,6 +45,10 @@ def arguments(data: Path, out: Path, **more: object) -> list[object]:
     return ["train", "lenet5", *given, "-o", out]
 
 
+def metrics(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+
+
 def test_a_training_is_a_model(edgecls: Command, digits_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
@@ -54,14 +58,14 @@ def test_a_training_is_a_model(edgecls: Command, digits_folder: Path, tmp_path: 
     assert sorted(file.name for file in out.iterdir()) == [
         "last.ckpt", "metrics.csv", "model.safetensors", "train.json",
     ]  # fmt: skip
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    rows = metrics(out)
     best = max(float(row["val_top1"]) for row in rows)
     record = json.loads((out / "train.json").read_text())
     assert (record["best_top1"], record["epochs"]) == (best, 3)
     assert f"top-1 {best:.2f} %" in done.out
     assert best > 60
     loaded = load_model(str(out))
-    assert loaded.labels == tuple(sorted(path.name for path in (digits_folder / "train").iterdir()))
+    assert loaded.labels == NAMES
     assert loaded.preprocess == PRESETS["mnist"]
     assert is_model(str(out))
     source = open_source(str(out), ModelOptions())
@@ -281,7 +285,7 @@ def in_process(*command: object) -> list[str]:
 
 @pytest.mark.slow
 def test_two_processes_learn_as_one(digits_folder: Path, tmp_path: Path) -> None:
-    """The same global batches: the losses agree to float32's last digits, and the files exist once."""
+    """The same global batches: losses and weights agree as far as float32 sums can."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     one, two = tmp_path / "one", tmp_path / "two"
     options = {"epochs": 2, "augment": "light", "clip-norm": 1.0, "ema": 0.9}
@@ -294,8 +298,7 @@ def test_two_processes_learn_as_one(digits_folder: Path, tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("epoch   2") == 1
 
-    rows = [list(csv.DictReader((out / "metrics.csv").open())) for out in (one, two)]
-    for ours, theirs in zip(*rows, strict=True):
+    for ours, theirs in zip(metrics(one), metrics(two), strict=True):
         for name in ("train_loss", "val_loss"):
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
         assert ours["steps"] == theirs["steps"]

@@ -89,7 +89,7 @@ def test_the_shortest_trainings(name: str, steps: int) -> None:
 def test_average_is_the_recurrence() -> None:
     module = torch.nn.Linear(1, 1, bias=False)
     average = WeightAverage(module, 0.9)
-    expected = float(module.weight)
+    expected = module.weight.item()
 
     for step in range(40):
         with torch.no_grad():
@@ -98,7 +98,7 @@ def test_average_is_the_recurrence() -> None:
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * math.sin(step)
 
-    assert float(average.module.weight) == pytest.approx(expected, rel=1e-5)
+    assert average.module.get_parameter("weight").item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_average_has_running_statistics_and_counts() -> None:
