@@ -81,20 +81,20 @@ def _show(report: DataReport) -> None:
     table.add_column("")
     for split in report.splits:
         table.add_column(split or "all", justify="right")
-    splits = list(report.splits.values())
-    table.add_row("images", *(str(split.images) for split in splits))
-    table.add_row("unreadable", *(str(len(split.unreadable)) for split in splits))
+    parts = list(report.splits.values())
+    table.add_row("images", *(str(part.images) for part in parts))
+    table.add_row("unreadable", *(str(len(part.unreadable)) for part in parts))
     for side in ("width", "height"):
-        table.add_row(f"{side} in px", *(_sides(split, side) for split in splits))
-    table.add_row("sizes", *(_counted(split.sizes) for split in splits))
-    table.add_row("modes", *(_counted(split.modes) for split in splits))
-    table.add_row("formats", *(_counted(split.formats) for split in splits))
+        table.add_row(f"{side} in px", *(_sides(part, side) for part in parts))
+    table.add_row("sizes", *(_counted(part.sizes) for part in parts))
+    table.add_row("modes", *(_counted(part.modes) for part in parts))
+    table.add_row("formats", *(_counted(part.formats) for part in parts))
     out.print(table)
     out.print()
     _show_classes(out, report)
-    for split_name, split in report.splits.items():
-        where = f" in {split_name}" if split_name else ""
-        rows = [(bad.image, bad.reason) for bad in split.unreadable]
+    for name, part in report.splits.items():
+        where = f" in {name}" if name else ""
+        rows = [(bad.image, bad.reason) for bad in part.unreadable]
         _listed(out, f"unreadable{where}", rows)
     _show_duplicates(out, "the same bytes", report.duplicates)
     _show_duplicates(out, "the same picture", report.near_duplicates or ())
