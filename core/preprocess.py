@@ -101,7 +101,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return ((codes - mean) / std).astype(np.float32)
 
     def normalize(self, pixels: Pixels, out: Tensor | None = None) -> Tensor:
-        """Return pixels (N, H, W, C) uint8 as a tensor (N, C, H, W) float32, in ``out`` if given."""
+        """Return pixels (N, H, W, C) uint8 as a tensor (N, C, H, W) float32; it may be ``out``."""
         table = self.table()
         if out is None:
             count, height, width, _ = pixels.shape

@@ -30,6 +30,7 @@ class Dataset:
         labels: Class indices, shape (N,), int64.
         files: The image files, N; None where the images are in memory.
         pixels: Shape (N, H, W, C), uint8, C 1 or 3 (RGB); None where they are files.
+        folder: Where the files' names begin; None in memory.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Dataset:
     labels: NDArray[np.int64]
     files: tuple[ImageFile, ...] | None = None
     pixels: NDArray[np.uint8] | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not belong together."""
@@ -89,6 +91,7 @@ class Dataset:
             labels=self.labels[chosen],
             files=None if self.files is None else tuple(self.files[i] for i in chosen.tolist()),
             pixels=None if self.pixels is None else self.pixels[chosen],
+            folder=self.folder,
         )
 
 
@@ -177,4 +180,5 @@ def _opened(path: Path, part: Part, classes: Sequence[str] | None) -> Dataset:
         labels=read.labels,
         files=read.files,
         pixels=read.pixels,
+        folder=read.folder,
     )

@@ -112,7 +112,9 @@ def _by_folder(path: Path, folders: Sequence[Path], classes: Sequence[str] | Non
             raise DataError(f"class folder without images: {error}") from error
         images += [ImageFile(path=file.path, name=f"{key}/{file.name}") for file in inside]
         labels += [place] * len(inside)
-    return Read(classes=tuple(wanted), labels=np.asarray(labels, np.int64), files=tuple(images))
+    return Read(
+        classes=tuple(wanted), labels=np.asarray(labels, np.int64), files=tuple(images), folder=path
+    )
 
 
 def _ordered(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -156,7 +158,7 @@ def _by_table(path: Path, table: LabelTable, classes: Sequence[str] | None) -> R
     if strange:
         raise DataError(f"{table.file}: label {strange[0]!r} is none of the {len(names)} classes")
     labels = np.asarray([places[table.labels[image.name]] for image in images], np.int64)
-    return Read(classes=names, labels=labels, files=images)
+    return Read(classes=names, labels=labels, files=images, folder=path)
 
 
 def _check_agreement(path: Path, found: Read, file: Path) -> None:

@@ -225,11 +225,12 @@ class Loader:
         """Write what is read where it belongs; in a thread."""
         errors: list[ImageError | None] = []
         for row, (index, source) in enumerate(part):
-            try:
-                self._write(_read(self._recipe, index, source), place[row])
+            found = _attempt(self._recipe, index, source)
+            if isinstance(found, ImageError):
+                errors.append(found)
+            else:
+                self._write(found, place[row])
                 errors.append(None)
-            except ImageError as error:
-                errors.append(error)
         return errors
 
     def _write(self, pixels: Pixels, place: Any) -> None:
@@ -256,8 +257,8 @@ class Loader:
         if len(self.unreadable) > self._allowed:
             listed = "; ".join(f"{name}: {why}" for name, why in self.unreadable[:_LISTED])
             raise DataError(
-                f"{self.dataset.name}: {len(self.unreadable)} unreadable images among the first "
-                f"so far, at most {self._allowed} of {len(self.indices)} may be: {listed}; "
+                f"{self.dataset.name}: {len(self.unreadable)} images cannot be read, at most "
+                f"{self._allowed} of {len(self.indices)} may be left out: {listed}; "
                 "`edgecls data` lists all"
             )
         if not good.any():
@@ -308,13 +309,14 @@ class _Batch:
 
 def _read_all(recipe: _Recipe, part: Work) -> list[Pixels | ImageError]:
     """Read images; in another process."""
-    found: list[Pixels | ImageError] = []
-    for index, source in part:
-        try:
-            found.append(_read(recipe, index, source))
-        except ImageError as error:
-            found.append(ImageError(error.name, error.reason))
-    return found
+    return [_attempt(recipe, index, source) for index, source in part]
+
+
+def _attempt(recipe: _Recipe, index: int, source: Path | NDArray[np.uint8]) -> Pixels | ImageError:
+    try:
+        return _read(recipe, index, source)
+    except ImageError as error:
+        return error
 
 
 def _read(recipe: _Recipe, index: int, source: Path | NDArray[np.uint8]) -> Pixels:

@@ -1,8 +1,8 @@
 """Reads CIFAR's python batches, which are pickles, without running what stands in them.
 
 A pickle is a program. This reader lets it make numbers, text, bytes, lists, tuples and dicts; the
-three names by which NumPy's arrays are stored stand for inert records, not for NumPy's functions,
-and every other name is refused. The arrays are made afterwards, from records that were checked.
+names by which NumPy's arrays are stored stand for inert records, not for NumPy's functions, and
+every other name is refused. The arrays are made afterwards, from records that were checked.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from ..core.errors import DataError
 
 MAX_BYTES: Final = 1 << 30
 
-_ARRAY: Final = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
+_MODULES: Final = ("numpy.core", "numpy._core")
 
 
 def read_pickle(file: Path) -> Any:
@@ -87,17 +84,30 @@ def _reader(stream: Any) -> pickle.Unpickler:
             raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
         return text.encode("latin1")
 
+    def frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+        array = Array()
+        array.state = (1, shape, dtype, order == "F", data)
+        return array
+
+    def no_bytes() -> bytes:
+        return b""
+
+    known = {
+        ("numpy", "dtype"): Dtype,
+        ("numpy", "ndarray"): Ndarray,
+        # How Python 3 stores bytes for Python 2.
+        ("_codecs", "encode"): encode,
+        ("__builtin__", "bytes"): no_bytes,
+        ("builtins", "bytes"): no_bytes,
+        **{(f"{module}.multiarray", "_reconstruct"): Array for module in _MODULES},
+        **{(f"{module}.numeric", "_frombuffer"): frombuffer for module in _MODULES},
+    }
+
     class Reader(pickle.Unpickler):
         def find_class(self, module: str, name: str, /) -> Any:
-            if (module, name) in _ARRAY:
-                return Array
-            if (module, name) == ("numpy", "dtype"):
-                return Dtype
-            if (module, name) == ("numpy", "ndarray"):
-                return Ndarray
-            if (module, name) == ("_codecs", "encode"):  # how Python 3 stores bytes for Python 2
-                return encode
-            raise pickle.UnpicklingError(f"it would call {module}.{name}")
+            if (module, name) not in known:
+                raise pickle.UnpicklingError(f"it would call {module}.{name}")
+            return known[module, name]
 
     return Reader(stream, encoding="bytes")
 

@@ -43,7 +43,7 @@ def write_report(report: DriftReport, path: Path, *, images: Path | None = None)
         ".sarif": lambda: to_sarif(report),
         ".html": lambda: to_html(report, images),
     }
-    _write(path, forms[check_report_path(path)]())
+    write_bytes(path, forms[check_report_path(path)]())
 
 
 def write_matrix(found: Matrix, path: Path) -> None:
@@ -78,10 +78,11 @@ def _write_unjudged(
         ".md": lambda: as_utf8(as_markdown(found)),
         ".html": lambda: as_html(found),
     }
-    _write(path, forms[check_report_path(path, judged=False)]())
+    write_bytes(path, forms[check_report_path(path, judged=False)]())
 
 
-def _write(path: Path, data: str | bytes) -> None:
+def write_bytes(path: Path, data: str | bytes) -> None:
+    """Write a report whole; text as UTF-8."""
     write_atomic(path, data.encode() if isinstance(data, str) else data)
 
 
