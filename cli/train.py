@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .config import config_option
 from .options import workstation
-from .training_options import data_choice, data_options, settings_options
+from .training_options import (
+    data_choice,
+    data_options,
+    model_options,
+    settings_of,
+    settings_options,
+)
 
 if TYPE_CHECKING:
     from ..training import Epoch
     from ..training.plan import Plan
     from ..workflows.train import TrainResult
-
-_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -24,14 +28,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("model")
 @data_options
 @settings_options
-@click.option(
-    "--weights", type=_FILE, help="Start from this checkpoint; its head may be for others."
-)
-@click.option("--freeze", metavar="backbone|PATTERN", help="What does not learn.")
-@click.option("--preprocess", metavar="NAME|FILE", help="A preset or a TOML file.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@model_options
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
 @click.option("--resume", is_flag=True, help="Go on where OUT's training stopped, if it did.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -50,7 +47,6 @@ def command(
     with workstation():
         from ..workflows.train import TrainOptions, plan, train
     from .show import TerminalProgress
-    from .training_options import settings_of
 
     chosen = TrainOptions(
         model=model, weights=weights, freeze=freeze, preprocess=preprocess, device=device,

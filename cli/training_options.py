@@ -19,6 +19,7 @@ OPTIMIZERS: Final = ("sgd", "adam", "adamw")
 SCHEDULES: Final = ("one-cycle", "cosine", "step", "constant")
 AUGMENTS: Final = ("none", "light", "standard", "strong")
 
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DATA: Final = click.Path(exists=True, path_type=Path)
 
 
@@ -80,6 +81,20 @@ def settings_options(function: F) -> F:
     )  # fmt: skip
 
 
+def model_options(function: F) -> F:
+    """Add what the training starts from and runs on."""
+    return _with(
+        function,
+        click.option("--weights", type=_FILE, help="Start from these; the head may differ."),
+        click.option("--freeze", metavar="backbone|PATTERN", help="What does not learn."),
+        click.option("--preprocess", metavar="NAME|FILE", help="A preset or a TOML file."),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+            show_default=True,
+        ),
+    )  # fmt: skip
+
+
 def settings_of(options: dict[str, Any]) -> Settings:
     """Return the hyperparameters that were chosen."""
     from ..training import Settings
@@ -106,6 +121,7 @@ def data_choice(options: dict[str, Any]) -> DataChoice:
         raise UsageError(str(error)) from error
     return DataChoice(
         path=options["data"], val=options["val"], val_share=options["val_share"], augment=augment,
+        augment_name=options["augment"],
         workers=options["workers"], cache_bytes=options["cache_mb"] * 1_000_000,
     )  # fmt: skip
 

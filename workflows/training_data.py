@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import DataError, UsageError
-from ..core.files import sha256_bytes
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.values import Tensor
@@ -23,6 +21,7 @@ from ..data.augment import Augment
 from ..data.cache import MemoryCache
 from ..data.dataset import Dataset, open_dataset, open_splits
 from ..data.loader import Loader
+from ..data.split import split_dataset
 from ..models.trained import DataRecord
 from ..training import Settings
 from ..training.distributed import Group
@@ -41,6 +40,7 @@ class DataChoice:
         val_share: Of the images to learn from that judge instead, where there is no such part; 0
             judges nothing and keeps the last epoch.
         augment: What happens to images that are learned from.
+        augment_name: The preset that it was made from.
         workers: Threads that decode.
         cache_bytes: For decoded images in memory.
     """
@@ -49,6 +49,7 @@ class DataChoice:
     val: Path | None = None
     val_share: float = 0.1
     augment: Augment
+    augment_name: str = "none"
     workers: int = 2
     cache_bytes: int = 0
 
@@ -151,7 +152,7 @@ def open_data(choice: DataChoice, seed: int, progress: Progress) -> OpenedData:
     elif own is not None:
         val = own
     elif choice.val_share:
-        train, val = _split(train, choice.val_share, seed)
+        train, val = split_dataset(train, held_out=choice.val_share, seed=seed)
         progress.note(
             f"{len(val)} of the images judge, chosen by content and seed, and are not learned "
             "from (--val DIR gives others)"
@@ -193,26 +194,6 @@ def describe_data(dataset: Dataset) -> DataRecord:
     for file in dataset.files or ():
         digest.update(f"{file.name}\0{file.path.stat().st_size}\0".encode())
     return DataRecord(name=dataset.name, images=len(dataset), sha256=digest.hexdigest())
-
-
-def _split(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Hold out a share of each class by a seeded hash; equal images land on the same side."""
-    digests = [dataset.digest(index) for index in range(len(dataset))]
-    ranks = [sha256_bytes(f"{seed}:{digest}".encode()) for digest in digests]
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(dataset.labels.tolist()):
-        by_class[label].append(index)
-    held: set[str] = set()
-    for members in by_class.values():
-        count = round(share * len(members))
-        held |= {digests[i] for i in sorted(members, key=lambda i: ranks[i])[:count]}
-    chosen = np.asarray([digest in held for digest in digests])
-    if not chosen.any() or chosen.all():
-        raise DataError(
-            f"{dataset.name}: {share:g} of {len(dataset)} images leaves nothing to judge by or "
-            "nothing to learn from; give --val DIR, or --val-share 0"
-        )
-    return dataset.subset(np.flatnonzero(~chosen)), dataset.subset(np.flatnonzero(chosen))
 
 
 def _noted(loader: Loader, progress: Progress) -> Iterator[tuple[Tensor, NDArray[Any]]]:
