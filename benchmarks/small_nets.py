@@ -1,8 +1,7 @@
-"""Networks for 32x32 images that no zoo has by name: what ``module:callable`` is for."""
+"""A network for 32x32 images that no zoo has by name: what ``module:callable`` is for."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 
@@ -19,4 +18,6 @@ def vgg(num_classes: int = 10) -> nn.Module:
             ]
             channels_in = channels
         layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)
+    )

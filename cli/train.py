@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,7 @@ import click
 
 from .config import config_option
 from .options import workstation
-from .training_options import (
-    data_choice,
-    data_options,
-    model_options,
-    settings_of,
-    settings_options,
-)
+from .training_options import data_options, model_options, settings_options, train_options
 
 if TYPE_CHECKING:
     from ..training import Epoch
@@ -35,8 +30,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(
-    model: str, weights: Path | None, freeze: str | None, preprocess: str | None, device: str,
-    tensorboard: bool, resume: bool, dry_run: bool, out: Path, as_json: bool, **options: Any,
+    model: str, tensorboard: bool, resume: bool, dry_run: bool, out: Path, as_json: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Train MODEL on images: OUT/model.safetensors has the weights of the best epoch.
 
@@ -45,14 +40,10 @@ def command(
     torchrun starts them: torchrun --nproc-per-node 2 -m edgecls train ...
     """
     with workstation():
-        from ..workflows.train import TrainOptions, plan, train
+        from ..workflows.train import plan, train
     from .show import TerminalProgress
 
-    chosen = TrainOptions(
-        model=model, weights=weights, freeze=freeze, preprocess=preprocess, device=device,
-        tensorboard=tensorboard, resume=resume, out=out, data=data_choice(options),
-        settings=settings_of(options),
-    )  # fmt: skip
+    chosen = replace(train_options(model, out, options), tensorboard=tensorboard, resume=resume)
     progress = TerminalProgress(quiet=as_json)
     if dry_run:
         _show_plan(plan(chosen, progress), as_json)

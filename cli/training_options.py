@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from ..training import Settings
+    from ..workflows.train import TrainOptions
     from ..workflows.training_data import DataChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,6 +20,7 @@ SCHEDULES: Final = ("one-cycle", "cosine", "step", "constant")
 AUGMENTS: Final = ("none", "light", "standard", "strong")
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_STARTS: Final = ("weights", "preprocess", "freeze", "device", "threads")
 _DATA: Final = click.Path(exists=True, path_type=Path)
 
 
@@ -92,22 +93,30 @@ def model_options(function: F) -> F:
             "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
             show_default=True,
         ),
+        click.option(
+            "--threads", type=click.IntRange(1, 256),
+            help="CPU threads. Small networks are fastest with 1. Default: torch's choice.",
+        ),
     )  # fmt: skip
 
 
-def settings_of(options: dict[str, Any]) -> Settings:
-    """Return the hyperparameters that were chosen."""
-    from ..training import Settings
-
-    return Settings(**{name: options[name] for name in Settings.__struct_fields__})
-
-
-def data_choice(options: dict[str, Any]) -> DataChoice:
-    """Return the images that were chosen.
+def train_options(model: str, out: Path, options: dict[str, Any]) -> TrainOptions:
+    """Return the training that was chosen.
 
     Raises:
-        UsageError: An alpha is none.
+        UsageError: A number is outside its range.
     """
+    from ..training import Settings
+    from ..workflows.train import TrainOptions
+
+    return TrainOptions(
+        model=model, out=out, data=_data_choice(options),
+        settings=Settings(**{name: options[name] for name in Settings.__struct_fields__}),
+        **{name: options[name] for name in _STARTS},
+    )  # fmt: skip
+
+
+def _data_choice(options: dict[str, Any]) -> DataChoice:
     import msgspec
 
     from ..core.errors import UsageError

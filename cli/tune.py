@@ -9,13 +9,7 @@ import click
 
 from .config import config_option
 from .options import workstation
-from .training_options import (
-    data_choice,
-    data_options,
-    model_options,
-    settings_of,
-    settings_options,
-)
+from .training_options import data_options, model_options, settings_options, train_options
 
 if TYPE_CHECKING:
     from ..workflows.tune import TrialRow, TuneResult
@@ -53,17 +47,15 @@ def command(
     mattered. The best of many trials is a little lucky: judge it on images that chose nothing.
     """
     with workstation():
-        from ..workflows.train import TrainOptions
         from ..workflows.tune import SEARCHED, TuneOptions, tune
     from .show import TerminalProgress
 
-    train = TrainOptions(
-        model=model, weights=options["weights"], freeze=options["freeze"],
-        preprocess=options["preprocess"], device=options["device"], out=out,
-        data=data_choice(options), settings=settings_of(options),
-    )  # fmt: skip
     chosen = TuneOptions(
-        train=train, trials=trials, study=study, search=search or SEARCHED, pruner=pruner
+        train=train_options(model, out, options),
+        trials=trials,
+        study=study,
+        search=search or SEARCHED,
+        pruner=pruner,
     )
     result = tune(chosen, TerminalProgress(quiet=as_json), None if as_json else _show)
     if as_json:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
-
-import torch
 
 from ..core.errors import CheckFailedError
 from ..core.preprocess import PRESETS
@@ -30,7 +26,7 @@ from .answering import DataOptions
 from .drift import DriftOptions, drift
 from .export import ExportResult, export
 from .export_options import ExportOptions
-from .sources import ModelOptions, from_predictor
+from .sources import ModelOptions, from_predictor, torch_threads
 from .timing import Stages
 
 JUDGED: Final = 1000
@@ -98,7 +94,8 @@ def demo(out: Path, progress: Progress, *, seed: int = 0) -> DemoResult:
     with stages.stage("train LeNet-5"):
         module = load_model("lenet5").module
         assert module is not None
-        with _one_thread():
+        # Layers this small are faster so, and the weights do not depend on the number of cores.
+        with torch_threads(1):
             settings = Settings(epochs=EPOCHS, seed=seed)
             pixels = images[train][..., None]
             digits = Dataset(name="digits", classes=_DIGITS, labels=labels[train], pixels=pixels)
@@ -127,20 +124,6 @@ def demo(out: Path, progress: Progress, *, seed: int = 0) -> DemoResult:
             f"LeNet-5 was trained to {accuracy} %, expected {LOWEST_ACCURACY} % or more"
         )
     return DemoResult(export=exported, rows=rows, seconds=stages.seconds)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: layers this small are faster so, and the result is the same.
-
-    The weights then do not depend on how many cores a machine has.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _judge(path: Path, data: Path, weights: Path, progress: Progress) -> DemoRow:

@@ -285,14 +285,14 @@ def _runner(
         return lambda pixels: runner(preprocess.normalize(pixels))
 
     def run(pixels: Pixels) -> Logits:
-        with _torch_threads(threads):
+        with torch_threads(threads):
             return run_torch(loaded, preprocess.normalize(pixels))
 
     return run
 
 
 @contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
+def torch_threads(threads: int | None) -> Iterator[None]:
     """Give torch so many threads; its setting is the process's, so it is put back."""
     import torch
 

@@ -30,6 +30,7 @@ from ..training.plan import Plan, memory_and_macs
 from ..training.schedule import make_schedule
 from ..training.tensorboard import TensorBoard
 from .graph import resolve_input
+from .sources import torch_threads
 from .training_data import (
     DataChoice,
     OpenedData,
@@ -57,6 +58,7 @@ class TrainOptions:
         resume: Whether to go on from ``out``'s checkpoint.
         device: ``auto``, ``cpu`` or ``cuda``.
         tensorboard: Whether to write for TensorBoard too, to ``out/tensorboard``.
+        threads: Of the CPU; another number rounds sums otherwise. None leaves it to torch.
     """
 
     model: str
@@ -69,6 +71,7 @@ class TrainOptions:
     resume: bool = False
     device: str = "auto"
     tensorboard: bool = False
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +158,11 @@ def train(
         EdgeclsError: With the cause's exit code; the last good checkpoint is kept.
         KeyboardInterrupt: It was asked to stop; what was done is saved.
     """
-    with process_group(options.device) as group, _memory(options.settings):
+    with (
+        process_group(options.device) as group,
+        _memory(options.settings),
+        torch_threads(options.threads),
+    ):
         resume = _check_out(options)
         ready = prepare(options, group, progress if group.leads else Quiet())
         out = options.out

@@ -21,6 +21,7 @@ from ..data.augment import PRESETS, resolve_augment
 from ..training import Epoch
 from ..training.distributed import process_group
 from ..training.history import best_epoch
+from .sources import torch_threads
 from .train import TrainOptions, fit, prepare
 from .training_data import OpenedData, describe_data, open_data
 from .tune_files import plot, trials_csv, write_config
@@ -174,7 +175,11 @@ def _run(
             raise optuna.TrialPruned
 
     pruned = optuna.trial.TrialState.PRUNED
-    with process_group(train.device) as group, contextlib.ExitStack() as stack:
+    with (
+        process_group(train.device) as group,
+        torch_threads(train.threads),
+        contextlib.ExitStack() as stack,
+    ):
         if group.world > 1:
             raise UsageError("tune runs in one process; leave torchrun out")
         ready = prepare(train, group, progress, opened)

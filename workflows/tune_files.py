@@ -41,6 +41,7 @@ def write_config(file: Path, train: TrainOptions, params: dict[str, Any]) -> Pat
         "preprocess": _named(train.preprocess, file),
         "freeze": train.freeze,
         "device": train.device,
+        "threads": train.threads,
         "augment": params.get("augment", train.data.augment_name),
         **{name.replace("_", "-"): value for name, value in settings.items()},
         "out": "best",
