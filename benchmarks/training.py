@@ -34,7 +34,7 @@ class Family:
 
 FAMILIES = {
     "LeNet-5, 28x28 grey": Family("lenet5"),
-    "VGG-like": Family("small_nets:vgg", preprocess=("--preprocess", "cifar10")),
+    "VGG-like": Family("small_nets:vgg", preprocess=("--preprocess", "small_nets.toml")),
     "ResNet-20": Family("cifar_resnet20"),
 }
 SHORT = {"lenet": "LeNet-5, 28x28 grey", "vgg": "VGG-like", "resnet20": "ResNet-20"}
