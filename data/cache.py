@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import tempfile
 import threading
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +27,7 @@ Decode = Callable[[bytes], Pixels]
 # Changes with anything that changes the pixels of the same file and preprocessing.
 _VERSION: Final = 1
 _MAGIC: Final = b"ECPX"
+_ABANDONED_S: Final = 3600
 _HEADER: Final = struct.Struct("<4sI3I")
 
 
@@ -129,6 +132,10 @@ class DiskCache:
 
     def _trim(self) -> None:
         """Look at the folder and remove what was used longest ago until nine tenths remain."""
+        for left in self.folder.glob("*/*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    left.unlink(missing_ok=True)
         files = []
         for file in self.folder.glob("*/*.px"):
             try:

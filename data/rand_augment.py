@@ -63,19 +63,19 @@ def apply(functional: Any, image: Image.Image, name: str, magnitude: int, sign: 
 
 
 def _moved(functional: Any, image: Image.Image, name: str, amount: float) -> Any:
-    shear, translate, angle = [0.0, 0.0], [0, 0], 0.0
+    nearest = functional.InterpolationMode.NEAREST
+    if name == "rotate":
+        return functional.rotate(image, amount, interpolation=nearest)
+    shear, translate = [0.0, 0.0], [0, 0]
     center = None
     if name.startswith("shear"):
         shear[name == "shear_y"] = float(np.degrees(np.arctan(amount)))
         center = [0, 0]
-    elif name == "rotate":
-        angle = amount
     elif name == "translate_x":
         translate[0] = int(amount * image.width)
     else:
         translate[1] = int(amount * image.height)
-    nearest = functional.InterpolationMode.NEAREST
     return functional.affine(
-        image, angle=angle, translate=translate, scale=1.0, shear=shear, interpolation=nearest,
+        image, angle=0.0, translate=translate, scale=1.0, shear=shear, interpolation=nearest,
         center=center,
     )  # fmt: skip
