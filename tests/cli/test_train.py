@@ -19,11 +19,17 @@ import torch
 
 from edgecls.core.errors import MissingPackageError, UsageError
 from edgecls.core.preprocess import PRESETS
+from edgecls.core.progress import Quiet
+from edgecls.data.augment import Augment
 from edgecls.data.mnist import mnist_5k, write_image_folder
 from edgecls.models import load_model
-from edgecls.training import Epoch
+from edgecls.models.lenet import LeNet5
+from edgecls.training import Epoch, Settings
+from edgecls.training.distributed import Group
 from edgecls.training.tensorboard import TensorBoard
 from edgecls.workflows.sources import Live, ModelOptions, is_model, open_source
+from edgecls.workflows.train import TrainOptions, prepare
+from edgecls.workflows.training_data import DataChoice
 
 Command = Callable[..., Any]
 NAMES = tuple(f"digit {number}" for number in range(10))
@@ -182,6 +188,41 @@ def test_a_share_judges_by_content(edgecls: Command, digits_folder: Path, tmp_pa
     assert record["train"]["images"] + record["val"]["images"] == 1000
     assert record["val"]["images"] % 2 == 0
     assert 90 <= record["val"]["images"] <= 220
+
+
+def test_a_data_set_brings_its_own_part_to_judge_by(
+    edgecls: Command, digits_folder: Path, tmp_path: Path
+) -> None:
+    """The folder holds train/ and val/; labels of mixed images are probabilities."""
+    done = edgecls("train", "lenet5", "--data", digits_folder, "--epochs", 1, "--augment", "strong",
+                   "-o", tmp_path / "out")  # fmt: skip
+
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert (record["train"]["images"], record["val"]["images"]) == (500, 200)
+    assert record["config"]["augment"]["mixup"] > 0
+
+
+def test_a_batch_that_processes_cannot_share(digits_folder: Path, tmp_path: Path) -> None:
+    options = TrainOptions(
+        model="lenet5", out=tmp_path, settings=Settings(epochs=1, batch=32),
+        data=DataChoice(path=digits_folder, augment=Augment()),
+    )  # fmt: skip
+
+    with pytest.raises(UsageError, match="32 images cannot be shared evenly by 3 processes"):
+        prepare(options, Group(world=3), Quiet())
+
+
+def test_a_finished_graph_is_not_trained(digits_folder: Path, tmp_path: Path) -> None:
+    program = tmp_path / "lenet.pt2"
+    torch.export.save(torch.export.export(LeNet5().eval(), (torch.zeros(1, 1, 28, 28),)), program)
+    options = TrainOptions(
+        model=str(program), out=tmp_path, settings=Settings(epochs=1),
+        data=DataChoice(path=digits_folder, augment=Augment()),
+    )  # fmt: skip
+
+    with pytest.raises(UsageError, match="finished graph"):
+        prepare(options, Group(), Quiet())
 
 
 def test_a_training_is_not_overwritten(
