@@ -5,12 +5,14 @@
 500 photos of 256 px on the shorter side, resized to 256 and cropped to 224, as float32 batches
 (N, 3, 224, 224). All take turns and go first by turns; medians are printed. "bare" is the limit:
 the same threads decode, resize and crop with Pillow and throw the pixels away, without batches,
-checks or normalisation.
+checks or normalisation. CPU time is of all threads and processes: other work on the machine changes
+it less than the rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,14 +71,16 @@ def main() -> None:
             "torchvision DataLoader": torchvision(dataset, workers, batch),
         }
         seconds: dict[str, list[float]] = {name: [] for name in runs}
+        cpu: dict[str, list[float]] = {name: [] for name in runs}
         for name, run in runs.items():  # fills the caches, starts the processes, imports
             assert run(0) == len(dataset), name
         for epoch in range(1, options.rounds + 1):
             names = list(runs)
             for name in names[epoch % len(names) :] + names[: epoch % len(names)]:
-                start = time.perf_counter()
+                start, busy = time.perf_counter(), cpu_seconds()
                 runs[name](epoch)
                 seconds[name].append(time.perf_counter() - start)
+                cpu[name].append(cpu_seconds() - busy)
     limit = median(seconds["bare decode, resize, crop"])
     rows = [
         [
@@ -84,11 +88,25 @@ def main() -> None:
             f"{len(dataset) / median(found):.0f}",
             f"{len(dataset) / max(found):.0f} .. {len(dataset) / min(found):.0f}",
             f"{limit / median(found):.2f}",
+            f"{1000 * median(cpu[name]) / len(dataset):.2f}",
         ]
         for name, found in seconds.items()
     ]
     print(f"{machine()}, {workers} workers, batches of {batch}, {options.rounds} rounds\n")
-    print(table(("", "images/s", "range", "of the limit"), rows))
+    print(table(("", "images/s", "range", "of the limit", "CPU ms per image"), rows))
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and its children so far."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if file.parent.name == str(os.getpid()) or fields[1] == str(os.getpid()):
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def bare(dataset: Dataset, workers: int) -> int:
