@@ -107,7 +107,6 @@ class FreshPi:
             "LANG": "C.UTF-8",
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "PIP_CONSTRAINT": f"{WHEELS}/pins.txt",
-            "PIP_NO_CACHE_DIR": "1",
             "QEMU_CPU": pi.board.cpu,
             **{f"PIP_{name.upper().replace('-', '_')}": value for name, value in index.items()},
         }
@@ -139,5 +138,7 @@ def _index() -> dict[str, str]:
 
 def _folder(place: str) -> str | None:
     """Return the folder of this machine that an index is in; None for one that is elsewhere."""
-    path = urlsplit(place).path if place.startswith("file://") else place
-    return path if Path(path).is_absolute() and Path(path).is_dir() else None
+    path = Path(urlsplit(place).path if place.startswith("file://") else place)
+    if not path.is_absolute() or not path.is_dir():
+        return None
+    return str(path.parent if path.name == "simple" else path)  # its files lie beside the list

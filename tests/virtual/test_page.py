@@ -78,6 +78,7 @@ def test_only_these_lines_need_a_board() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_the_page_runs_on_a_fresh_pi(
     pi: VirtualPi, fresh: FreshPi, wheel: Path, digits: Digits
 ) -> None:

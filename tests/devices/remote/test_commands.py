@@ -291,6 +291,25 @@ def test_a_wheel_is_installed_with_what_it_needs_and_used(
     assert "expected a wheel of edgecls" in wrong.err
 
 
+def test_a_debian_without_venv_is_told_what_to_install(
+    wheel: Path, edgecls: Command, tmp_path: Path
+) -> None:
+    pytest.importorskip("asyncssh")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')")
+    bare = start(tmp_path / "bare", {"PYTHONPATH": str(hidden)})
+    try:
+        file = config(tmp_path, kitchen=bare)
+        done = edgecls("device", "install", wheel, "--on", "kitchen", "-c", file)
+    finally:
+        bare.stop()
+
+    assert done.code == 3
+    assert "cannot make environments; run there: sudo apt-get install python3-venv" in done.err
+    assert not (bare.cache / "venv").exists()
+
+
 @pytest.mark.parametrize(
     ("codes", "expected"),
     [([0, 0], 0), ([0, 5], 5), ([5, 1], 1), ([1, 4], 4), ([4, 2], 2), ([2, 3], 3), ([3, 70], 70),
