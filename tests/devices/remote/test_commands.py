@@ -349,3 +349,27 @@ def test_the_emulated_pi_with_and_without_ssh(
     assert there.images == here.images
     digests = [digest for _, digest in there.images]
     assert (there.logits(digests) == here.logits(digests)).all()
+
+
+def test_a_certificate_of_two_devices(
+    server: Server, edgecls: Command, pi_bundle: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    file, out = config(tmp_path, kitchen=server), tmp_path / "certificate.json"
+    command = ["certify", pi_bundle, "--on", "here", "--on", "kitchen", "-c", file, "-o", out]
+    made = edgecls(*command, "--data", photos[0].parent, "--json")
+    written = out.read_bytes()
+    out.unlink()
+    server.stop()
+    away = edgecls(*command)
+
+    found = json.loads(made.out)
+    assert made.out.encode() == written
+    assert made.code == 5  # ten images show nothing
+    assert [device["name"] for device in found["devices"]] == ["here", "kitchen"]
+    assert found["pairs"][0]["identical"] is True
+    assert {skipped["image"] for skipped in found["skipped"]} == {"broken.png"}
+    assert "here: " in found["skipped"][0]["reason"]
+    assert "kitchen: " in found["skipped"][0]["reason"]
+    assert away.code == 3
+    assert "no certificate" in away.err
+    assert not out.exists()
