@@ -18,8 +18,14 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from edgecls.workflows.demo import DemoResult
 
-# Loaded machines make time limits meaningless; CI tries the same examples every time.
-settings.register_profile("edgecls", deadline=None, derandomize="CI" in os.environ)
+# Loaded machines make time limits meaningless; CI tries the same examples every time; an emulated
+# machine few of them.
+settings.register_profile(
+    "edgecls",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    max_examples=int(os.environ.get("EDGECLS_EXAMPLES", "100")),
+)
 settings.load_profile("edgecls")
 
 
