@@ -37,7 +37,8 @@ test-all: setup
 test-pi: setup
 	$(if $(CPU),QEMU_CPU=$(CPU)) $(BIN)/python -m pytest -q -m slow tests/virtual
 
-# Ray weighs 250 MB and serves one option: only this installs it.
+# Ray weighs 250 MB and serves one option: only this installs it. To boot a virtual Raspberry Pi it
+# wants qemu-system-arm and cpio beside what .ci/run installs; tests of what is missing are skipped.
 nightly: setup coverage
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -q -m nightly

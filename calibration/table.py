@@ -16,7 +16,7 @@ from ..core.fingerprint import Fingerprint
 from ..core.preprocess import Preprocess
 from ..core.ranges import DEFAULT_PERCENTILE, CalibrationMethod, Range, RangeTable
 from .collect import Observations, data_hash
-from .observers import Histogram, Observer, choose_range
+from .observers import Histogram, Observer, choose_range, method_for
 from .observers.histogram import BINS
 
 FORMAT: Final = "edgecls calibration table"
@@ -158,8 +158,12 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                     f"{self.method} chooses from its histogram, {chosen.lo} to {chosen.hi}"
                 )
 
-    def ranges(self) -> RangeTable:
+    def ranges(self, activation_bits: int = 8) -> RangeTable:
         """Return what placement needs.
+
+        Args:
+            activation_bits: Of the scheme: 16 keep all that was seen where the table's method
+                chose for 8, see ``method_for``.
 
         Raises:
             CalibrationError: The table holds only a part of the images.
@@ -169,11 +173,16 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 f"the calibration table holds only {self.parts_text()}; merge all of them first: "
                 "edgecls calibrate merge PART... -o TABLE"
             )
+        method = method_for(self.method, activation_bits)
+        kept = method == self.method
         return RangeTable(
-            ranges={name: record.range for name, record in self.tensors.items()},
+            ranges={
+                name: record.range if kept else record.extremes
+                for name, record in self.tensors.items()
+            },
             model_sha256=self.model_sha256,
             data_sha256=data_hash(self.images),
-            method=self.method,
+            method=method,
             images=len(self.images),
             seed=self.seed,
             percentile=self.percentile,

@@ -45,7 +45,7 @@ def command(
         raise click.UsageError("give the device with --on")
 
     async def work(session: Session) -> About:
-        if session.emulated:
+        if session.local:
             raise UsageError(f"{session.name} runs this very edgecls: there is nothing to install")
         return await install(session, wheel, extra=extra, system_packages=system_site_packages)
 

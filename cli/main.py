@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "drift": "Say what a conversion cost, and judge it.",
     "inspect": "Say what is in a bundle.",
     "verify": "Check a bundle: hashes, schema, golden samples.",
+    "certify": "Certify that devices answer alike to the same images.",
     "doctor": "Say what this machine can export and run, and what is missing.",
     "device create": "Make a Raspberry Pi that runs here, emulated.",
     "device list": "Say which virtual devices there are.",

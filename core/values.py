@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args
 
 import msgspec
@@ -29,8 +30,8 @@ Precision = Literal["int8", "int16x8", "int8-dynamic", "int8-weights", "fp16", "
 
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
-CALIBRATED: Final[frozenset[Precision]] = frozenset({"int8", "int16x8"})
-"""The precisions whose activations have scales of their own: those that need images."""
+CALIBRATED: Final[Mapping[Precision, Literal[8, 16]]] = {"int8": 8, "int16x8": 16}
+"""The bits of activations, by the precisions that need images: their activations have scales."""
 
 ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx"]
 

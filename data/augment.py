@@ -90,6 +90,8 @@ class Augment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 PRESETS: Final[dict[str, Augment]] = {
     "none": Augment(),
+    # For digits and letters: a mirror makes another one of them.
+    "shift": Augment(crop="pad"),
     "light": Augment(crop="auto", flip=0.5),
     "standard": Augment(crop="auto", flip=0.5, color=0.2, rotate=10, scale=0.1),
     "strong": Augment(crop="auto", flip=0.5, rand_augment=9, mixup=0.2, cutmix=1.0),
@@ -110,7 +112,8 @@ def resolve_augment(name: str) -> Augment:
 def generator(*parts: object) -> np.random.Generator:
     """Return a random generator that depends on ``parts`` only."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+    # Philox takes the hash as it is; a seed would be hashed once more, which takes longer.
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def augment_pixels(

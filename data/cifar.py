@@ -45,6 +45,14 @@ def find_cifar(path: Path) -> list[Part]:
             ("CIFAR-100", "train", there("train"), read100),
             ("CIFAR-100", "test", there("test"), read100),
         ]
+        batches = parts[0][2]
+        if 0 < len(batches) < len(_BATCHES):
+            there_are = {file.stem for file in batches}
+            missing = next(name for name in _BATCHES if name not in there_are)
+            raise DataError(
+                f"{path}: {missing}{suffix} of CIFAR-10's five is missing; to take a part of them, "
+                "give one file"
+            )
         found += [
             Part(format=f"{name}'s {form} files", split=split, read=partial(read, files))
             for name, split, files, read in parts

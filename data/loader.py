@@ -129,6 +129,7 @@ class Loader:
         self.indices = order[rank::world]
         self._allowed = math.floor(tolerance * len(self.indices))
         self._key = (seed, epoch, rank)
+        self._world = world
         self._augment = augment or Augment()
         shape = size or preprocess.output_size or _size_of(dataset, preprocess)
         self._recipe = _Recipe(
@@ -262,6 +263,11 @@ class Loader:
                 "`edgecls data` lists all"
             )
         if not good.any():
+            if self._world > 1:
+                raise DataError(
+                    f"{self.dataset.name}: no image of a batch can be read, which the other "
+                    f"processes have: {self.unreadable[-1][0]}: {self.unreadable[-1][1]}"
+                )
             return None
         return self._finished(started.chosen[good], started.out[good])
 

@@ -94,7 +94,9 @@ def judge(metrics: Metrics, budgets: Budgets) -> Verdict:
     shared = alpha / len(budgets.judged)
     checks: list[Check] = []
     if budgets.min_agreement is not None:
-        checks.append(check_agreement(metrics, budgets.min_agreement, alpha, shared))
+        checks.append(
+            check_share(metrics.agreed, metrics.images, budgets.min_agreement, alpha, shared)
+        )
     if graded is not None:
         checks = [*_graded_checks(graded, budgets, alpha, shared), *checks]
     return Verdict(
@@ -113,16 +115,16 @@ def combined(checks: Sequence[Check]) -> Outcome:
     return "passed" if outcomes == {"passed"} else "undecided"
 
 
-def check_agreement(metrics: Metrics, limit: float, alpha: float, shared: float) -> Check:
+def check_share(agreed: int, images: int, limit: float, alpha: float, shared: float) -> Check:
     """Judge the share of images with the same answer.
 
     Args:
-        metrics: What was found.
+        agreed: Images with the same answer.
+        images: All of them.
         limit: The smallest agreement, percent.
         alpha: The level at which it may pass.
         shared: The level at which it may fail.
     """
-    agreed, images = metrics.agreed, metrics.images
     lower, _ = exact_bounds(agreed, images, alpha)
     _, upper = exact_bounds(agreed, images, shared)
     budget, share = limit / 100, agreed / images

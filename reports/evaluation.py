@@ -44,9 +44,9 @@ def write_evaluation(found: Evaluation, path: Path, picture: Picture | None = No
     if suffix == ".json":
         write_bytes(path, found.to_json())
     elif suffix == ".md":
-        write_bytes(path, as_utf8(evaluation_to_markdown(found)).encode())
+        write_bytes(path, as_utf8(evaluation_to_markdown(found)))
     else:
-        write_bytes(path, evaluation_to_html(found, picture).encode())
+        write_bytes(path, as_utf8(evaluation_to_html(found, picture)))
 
 
 def evaluation_to_html(found: Evaluation, picture: Picture | None = None) -> str:

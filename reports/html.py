@@ -18,7 +18,8 @@ import jinja2
 from ..core.errors import ImageError
 from ..core.text import printable
 from ..data.thumbnail import thumbnail
-from ..drift import explanation_wording, wording
+from ..drift import certificate_wording, explanation_wording, wording
+from ..drift.certificate import Certificate
 from ..drift.explanation import Explanation
 from ..drift.flips import Flip
 from ..drift.gate import Check
@@ -90,6 +91,17 @@ def explanation_to_html(found: Explanation) -> str:
         found=found,
         drawings=cost_intervals(costs),
         words=explanation_wording,
+    )
+
+
+def certificate_to_html(found: Certificate) -> str:
+    """Return whether devices answer alike as a page."""
+    return render(
+        "certificate.html",
+        title=f"Certificate {found.outcome}: {len(found.devices)} devices",
+        found=found,
+        words=certificate_wording,
+        skipped=found.skipped[:_SKIPPED_SHOWN],
     )
 
 

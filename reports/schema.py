@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from ..data import inspection
-from ..drift import evaluation, explanation, matrix, report
+from ..drift import certificate, evaluation, explanation, matrix, report
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 # Struct and field of what is left out of the files.
@@ -19,6 +19,9 @@ _LEFT_OUT: Final = (("Document", "labels"), ("Reliability", "moments"))
 def schemas() -> dict[str, bytes]:
     """Return each schema's file by its name; the same every time."""
     return {
+        "certificate.schema.json": _schema(
+            certificate.Certificate, "edgecls certify", certificate.SCHEMA_VERSION
+        ),
         "drift-explanation.schema.json": _schema(
             explanation.Explanation, "edgecls drift --explain", explanation.SCHEMA_VERSION
         ),

@@ -9,10 +9,11 @@ from typing import Final, TypeVar
 from ..core.errors import UsageError
 from ..core.files import write_atomic
 from ..core.text import as_utf8
+from ..drift.certificate import Certificate
 from ..drift.explanation import Explanation
 from ..drift.matrix import Matrix
 from ..drift.report import DriftReport
-from .html import explanation_to_html, matrix_to_html, to_html
+from .html import certificate_to_html, explanation_to_html, matrix_to_html, to_html
 from .junit import to_junit
 from .markdown import explanation_to_markdown, matrix_to_markdown, to_markdown
 from .sarif import to_sarif
@@ -22,6 +23,7 @@ T = TypeVar("T")
 SUFFIXES: Final[tuple[str, ...]] = (".json", ".md", ".xml", ".sarif", ".html")
 # A comparison of several sources and an explanation have no checks that could pass or fail.
 UNJUDGED_SUFFIXES: Final[tuple[str, ...]] = (".json", ".md", ".html")
+CERTIFICATE_SUFFIXES: Final[tuple[str, ...]] = (".json", ".html")
 
 
 def write_report(report: DriftReport, path: Path, *, images: Path | None = None) -> None:
@@ -66,6 +68,26 @@ def write_explanation(found: Explanation, path: Path) -> None:
     _write_unjudged(path, found.to_json, explanation_to_markdown, explanation_to_html, found)
 
 
+def write_certificate(found: Certificate, path: Path) -> None:
+    """Write a certificate; as ``write_report``.
+
+    Raises:
+        UsageError: An ending that is not in ``CERTIFICATE_SUFFIXES``.
+        OSError: The file cannot be written.
+    """
+    as_json = check_certificate_path(path) == ".json"
+    write_bytes(path, found.to_json() if as_json else as_utf8(certificate_to_html(found)))
+
+
+def check_certificate_path(path: Path) -> str:
+    """Return the ending of ``path`` in lower case.
+
+    Raises:
+        UsageError: No certificate can be written in the form that it asks for.
+    """
+    return _check_suffix(path, "-o", CERTIFICATE_SUFFIXES)
+
+
 def _write_unjudged(
     path: Path,
     to_json: Callable[[], str | bytes],
@@ -96,13 +118,18 @@ def check_report_path(path: Path, *, judged: bool = True) -> str:
     Raises:
         UsageError: No report can be written in the form that it asks for.
     """
-    suffixes = SUFFIXES if judged else UNJUDGED_SUFFIXES
+    if judged:
+        return _check_suffix(path, "--report", SUFFIXES)
+    why = " (without a verdict there is nothing to pass or fail)"
+    return _check_suffix(path, "--report", UNJUDGED_SUFFIXES, why)
+
+
+def _check_suffix(path: Path, option: str, suffixes: tuple[str, ...], why: str = "") -> str:
     suffix = path.suffix.lower()
     if suffix not in suffixes:
         *others, last = suffixes
-        why = "" if judged else " (without a verdict there is nothing to pass or fail)"
         raise UsageError(
-            f"--report {path}: expected a name that ends in {', '.join(others)} or {last}, "
+            f"{option} {path}: expected a name that ends in {', '.join(others)} or {last}, "
             f"found {path.suffix or 'no ending'}{why}"
         )
     return suffix

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +18,14 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from edgecls.workflows.demo import DemoResult
 
-# Loaded machines make time limits meaningless; CI tries the same examples every time.
-settings.register_profile("edgecls", deadline=None, derandomize="CI" in os.environ)
+# Loaded machines make time limits meaningless; CI tries the same examples every time; an emulated
+# machine few of them.
+settings.register_profile(
+    "edgecls",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    max_examples=int(os.environ.get("EDGECLS_EXAMPLES", "100")),
+)
 settings.load_profile("edgecls")
 
 
@@ -61,6 +71,20 @@ class Digits:
 
     def bundle(self, target: str) -> Path:
         return self.root / "bundles" / target
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as a release ships it, built from a copy: a build writes beside its sources."""
+    out = tmp_path_factory.mktemp("wheel")
+    skipped = shutil.ignore_patterns(".*", "build", "tests", "*.egg-info")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "edgecls"
+        shutil.copytree(Path(__file__).parents[1], source, ignore=skipped)
+        command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", out, source]
+        subprocess.run(command, check=True)
+    (built,) = out.iterdir()
+    return built
 
 
 Command = Callable[..., "Done"]

@@ -33,6 +33,8 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "verified.md"
 # What no machine of this project has been: the script cannot find it out, people have to.
 NEVER: Final = (
     ("a Raspberry Pi board (its kernel, its speed, its camera)", "virtual ones only, above"),
+    ("the camera service under systemd",
+     "`systemd-analyze verify` passes its unit, its commands run on a virtual Pi"),
     ("a Jetson, TensorRT 10.x: build, cache, execution",
      "the code path is tested against a stand-in for the bindings"),
     ("a calibration cache in a TensorRT", "its text is round-trip tested; TensorRT 11 reads none"),
@@ -44,8 +46,8 @@ HEAD: Final = """# What ran where
 
 Written by `python tools/verified.py`: LeNet-5 is trained and exported (`edgecls demo`), and its
 bundles are verified (hashes, pixels and logits of the golden samples) by every backend and on every
-virtual device that the machine has. Whole networks on the virtual Pis: `make test-pi`; a whole
-machine that boots: `make nightly`.
+virtual device that the machine has. Whole networks on the virtual Pis: `make test-pi`; the lines of
+[raspberry-pi.md](raspberry-pi.md) on a fresh one, and a whole machine that boots: `make nightly`.
 """
 
 TAIL: Final = """

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from ..calibration.collect import Observations, choose_ranges, observe
+from ..calibration.observers import method_for
 from ..calibration.placement import QuantizedGraph, place_qdq
 from ..core.errors import UsageError
 from ..core.progress import Progress
@@ -185,6 +186,7 @@ def _quantized(
     method: CalibrationMethod,
     options: CalibrateOptions,
 ) -> QuantizedGraph:
-    table = choose_ranges(seen, method=method, seed=options.seed, percentile=options.percentile)
+    chosen = method_for(method, scheme.activation_bits)
+    table = choose_ranges(seen, method=chosen, seed=options.seed, percentile=options.percentile)
     graph = for_one_image(model.graph) if scheme.placement == "full" else model.graph
     return place_qdq(graph, table, scheme)

@@ -130,7 +130,12 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
             calibration.check(
                 model_sha256=model_hash(graph.model), preprocess=preprocess, size=size
             )
-            table = calibration.ranges()
+            table = calibration.ranges(CALIBRATED[precision])
+            if table.method != calibration.method:
+                progress.note(
+                    f"{calibration.method} chooses for 8 bits: 16-bit activations keep all that "
+                    "was seen (minmax)"
+                )
     builder = ArtefactBuilder(
         graph=graph,
         table=table,

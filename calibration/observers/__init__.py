@@ -11,6 +11,15 @@ from .observer import Observer
 from .percentile import percentile_range
 
 
+def method_for(method: CalibrationMethod, activation_bits: int) -> CalibrationMethod:
+    """Return the method that activations of so many bits are given.
+
+    Entropy and MSE weigh what is clipped against steps of 8 bits. Steps of 16 are 256 times finer:
+    clipping costs more than it gains, and everything that was seen is kept.
+    """
+    return "minmax" if activation_bits == 16 and method in ("entropy", "mse") else method
+
+
 def choose_range(observer: Observer, method: CalibrationMethod, percentile: float) -> Range:
     """Return the interval of a tensor's values to keep.
 
@@ -30,4 +39,4 @@ def choose_range(observer: Observer, method: CalibrationMethod, percentile: floa
             return mse_range(observer)
 
 
-__all__ = ["Histogram", "Observer", "choose_range"]
+__all__ = ["Histogram", "Observer", "choose_range", "method_for"]

@@ -63,9 +63,9 @@ class Histogram:
             return
         # A multiplication by a power of two is exact, so is the comparison with the edges; what
         # is too small for it falls to zero, in the bin where it belongs.
-        bins = (values * np.float32(math.ldexp(1.0, -self.exponent))).astype(np.intp)
-        bins += BINS
+        bins = (values * np.float32(math.ldexp(1.0, -self.exponent))).astype(np.int32)
         bins -= values < 0.0
+        bins += BINS
         self.counts += np.bincount(bins.ravel(), minlength=2 * BINS)
 
     def merge(self, other: Histogram) -> Histogram:

@@ -1,6 +1,6 @@
-"""Runs edgecls on other devices: over SSH, or on a virtual Pi of this machine."""
+"""Runs edgecls on devices: over SSH, on a virtual Pi of this machine, or here."""
 
-from .address import SshTarget, Target, VirtualTarget, find_targets
+from .address import HERE, LocalTarget, SshTarget, Target, find_targets
 from .answers import Answers, ask
 from .fleet import Outcome, on_each, worst
 from .install import clear, install
@@ -8,14 +8,15 @@ from .push import Image, push_bundle
 from .session import Session, Tally
 
 __all__ = [
+    "HERE",
     "Answers",
     "Image",
+    "LocalTarget",
     "Outcome",
     "Session",
     "SshTarget",
     "Tally",
     "Target",
-    "VirtualTarget",
     "ask",
     "clear",
     "find_targets",

@@ -1,9 +1,11 @@
-"""Which device is meant: an ``ssh://`` address, a name of ``[devices]``, or a virtual Pi."""
+"""Which device is meant: an ``ssh://`` address, a name of ``[devices]``, a virtual Pi, or here."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -11,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ...core.errors import UsageError
+from ...core.files import CACHE_VARIABLE
 from ..virtual import VirtualPi, created
 
 _FORM: Final = "ssh://user@host or ssh://user@host:port"
@@ -68,20 +71,28 @@ class SshTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VirtualTarget:
-    """A virtual Pi of this machine; attributes as ``SshTarget``."""
+class LocalTarget:
+    """A process of this machine: a virtual Pi's Python under QEMU, or this very Python.
+
+    Attributes:
+        name: As the user called it.
+        identity: Which device it is, whatever it is called.
+        program: What is run as its Python.
+        environment: Gives that one's; raises MissingError where it cannot run.
+        python: As that Python calls itself; None where it is to be found out.
+    """
 
     name: str
-    pi: VirtualPi
-    python: None = None
-
-    @property
-    def identity(self) -> str:
-        """Which device it is, whatever it is called."""
-        return str(self.pi.root)
+    identity: str
+    program: Path
+    environment: Callable[[], Mapping[str, str]]
+    python: str | None = None
 
 
-Target: TypeAlias = "SshTarget | VirtualTarget"
+Target: TypeAlias = "SshTarget | LocalTarget"
+
+HERE: Final = "here"
+"""This machine, where no device of the user's is called so."""
 
 
 def parse_address(text: str, *, name: str | None = None) -> SshTarget:
@@ -108,7 +119,7 @@ def parse_address(text: str, *, name: str | None = None) -> SshTarget:
 def find_targets(
     names: Sequence[str], table: Any = None, folder: Path | None = None
 ) -> list[Target]:
-    """Return the devices that the user named: addresses, names of the table, virtual Pis.
+    """Return the devices that the user named: addresses, names of the table, virtual Pis, "here".
 
     Args:
         names: As given; a name of the table wins over a virtual Pi's.
@@ -127,15 +138,17 @@ def find_targets(
             targets.append(parse_address(name))
         elif name in entries:
             targets.append(_from_entry(name, entries[name], folder or Path()))
+        elif name == HERE:
+            targets.append(_this_machine())
         else:
             pis = created()
             if name not in pis:
-                known = ", ".join([*entries, *pis]) or "none"
+                known = ", ".join([*entries, *pis, HERE])
                 raise UsageError(
                     f"no device is called {name!r}; there are: {known}. Give its address, "
                     f"{_FORM}, or name it under [devices] of a file given with -c"
                 )
-            targets.append(VirtualTarget(name=name, pi=pis[name]))
+            targets.append(_emulated(name, pis[name]))
     return targets
 
 
@@ -158,4 +171,20 @@ def _from_entry(name: str, entry: Entry, folder: Path) -> SshTarget:
     return SshTarget(
         name=name, user=address.user, host=address.host, port=address.port, python=entry.python,
         known_hosts=beside(entry.known_hosts), key=beside(entry.key),
+    )  # fmt: skip
+
+
+def _this_machine() -> LocalTarget:
+    return LocalTarget(
+        name=HERE, identity=HERE, program=Path(sys.executable), python=sys.executable,
+        environment=lambda: dict(os.environ),
+    )  # fmt: skip
+
+
+def _emulated(name: str, pi: VirtualPi) -> LocalTarget:
+    """Return a virtual Pi; it keeps what it is sent in its own root."""
+    cache = pi.root / "opt/edgecls/cache"
+    return LocalTarget(
+        name=name, identity=str(pi.root), program=pi.launchers / "python3",
+        environment=lambda: pi.environment({CACHE_VARIABLE: str(cache)}),
     )  # fmt: skip

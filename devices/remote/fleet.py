@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from ...core.errors import DeviceError, EdgeclsError
 from .address import SshTarget, Target
-from .emulated import connect_emulated
+from .local import LocalDevice
 from .session import Session, Tally
 from .ssh import connect_ssh
 from .transport import Device, LostError
@@ -122,5 +122,4 @@ async def _connect(target: Target) -> AsyncIterator[Device]:
         async with connect_ssh(target) as device:
             yield device
     else:
-        async with connect_emulated(target) as device:
-            yield device
+        yield LocalDevice(target)

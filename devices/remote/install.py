@@ -37,7 +37,7 @@ async def install(
     Raises:
         BadInputError: Not a wheel of edgecls.
         UsageError: The extra is not a name.
-        DeviceError: No Python that is new enough, or pip fails there.
+        DeviceError: No Python that is new enough, none with venv, or pip fails there.
     """
     if not _EXTRA.fullmatch(extra):
         raise UsageError(f"expected the name of an extra, as litert, found {extra!r}")
@@ -49,6 +49,12 @@ async def install(
     if tuple(int(part) for part in own.version.split(".")[:2]) < _OLDEST:
         raise DeviceError(
             f"{session.name}: {own.python} is Python {own.version}, expected 3.10 or newer"
+        )
+    # Debian's venv fails without ensurepip, and says so on stdout after half the work.
+    if (await session.device.run([own.python, "-c", "import ensurepip, venv"])).code:
+        raise DeviceError(
+            f"{session.name}: {own.python} cannot make environments; run there: "
+            "sudo apt-get install python3-venv"
         )
     digest = sha256_file(wheel)
     name = f"wheels/{digest}/{wheel.name}"

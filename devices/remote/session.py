@@ -18,7 +18,7 @@ from ...core.errors import (
 )
 from ...core.version import VERSION
 from . import store
-from .address import Target, VirtualTarget
+from .address import LocalTarget, Target
 from .transport import OUTPUT_LIMIT_BYTES, Completed, Device
 
 # Without the current folder, which may be a checkout, on the path.
@@ -72,7 +72,7 @@ class Session:
     Attributes:
         name: As the user called it.
         identity: Of the device, whatever it is called.
-        emulated: Whether it runs on this machine, and this very edgecls.
+        local: Whether it runs on this machine, and this very edgecls.
         device: The connection.
         python: That the user named for it; None where it is to be found out.
         tally: See there.
@@ -84,7 +84,7 @@ class Session:
     ) -> None:
         self.name = target.name
         self.identity = target.identity
-        self.emulated = isinstance(target, VirtualTarget)
+        self.local = isinstance(target, LocalTarget)
         self.device = device
         self.tally = tally
         self.note = note

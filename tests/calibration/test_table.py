@@ -101,6 +101,20 @@ def test_ranges_are_those_of_all_values(tmp_path: Path) -> None:
     assert sum(record.counts) == sum(v.size for v in values)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_sixteen_bits_keep_what_was_chosen_for_eight(method: CalibrationMethod) -> None:
+    table = table_of(list(range(5)), method=method)
+    eight, sixteen = table.ranges(), table.ranges(16)
+    extremes = {name: record.extremes for name, record in table.tensors.items()}
+
+    assert eight.method == method
+    if method in ("entropy", "mse"):
+        assert sixteen.method == "minmax"
+        assert sixteen.ranges == extremes != eight.ranges
+    else:
+        assert sixteen == eight
+
+
 @pytest.mark.parametrize("lanes", [1, 2, 5])
 def test_lanes_and_order_change_nothing(lanes: int) -> None:
     expected = table_of(list(range(40)), lanes=3)

@@ -206,5 +206,5 @@ def test_what_cannot_be_meant_is_refused(options: dict[str, Any]) -> None:
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(UsageError, match="'x' is none of none, light, standard, strong"):
+    with pytest.raises(UsageError, match="'x' is none of none, shift, light, standard, strong"):
         resolve_augment("x")

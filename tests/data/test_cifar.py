@@ -60,6 +60,14 @@ def test_five_batches_are_one_training_set(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "data_batch_4.bin").labels.tolist() == [4]
 
 
+def test_a_batch_that_is_missing_is_said(tmp_path: Path) -> None:
+    for number in (1, 2, 4, 5):
+        (tmp_path / f"data_batch_{number}.bin").write_bytes(bytes(3073))
+
+    with pytest.raises(DataError, match=r"data_batch_3\.bin of CIFAR-10's five is missing"):
+        open_dataset(tmp_path)
+
+
 def test_cifar_100_takes_the_fine_label(tmp_path: Path) -> None:
     (tmp_path / "train.bin").write_bytes(bytes([7, 42]) + bytes(3072))
 

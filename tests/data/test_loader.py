@@ -201,6 +201,16 @@ def test_too_many_unreadable_images_end_the_pass(folder: Path) -> None:
         flat(Loader(dataset, SMALL, batch=5, workers=pool))
 
 
+def test_processes_that_share_a_pass_stay_in_step(folder: Path) -> None:
+    (folder / "b" / "04.jpg").write_bytes(b"<html>")
+    loader = Loader(
+        open_dataset(folder), SMALL, batch=1, shuffle=False, world=2, rank=1, tolerance=0.5
+    )
+
+    with pytest.raises(DataError, match="no image of a batch can be read"):
+        flat(loader)
+
+
 def test_hostile_files_do_not_stop_the_others(edgecls_data: Path, tmp_path: Path) -> None:
     place = tmp_path / "nasty"
     place.mkdir()

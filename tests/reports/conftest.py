@@ -16,6 +16,13 @@ from PIL import Image
 
 from edgecls.core.preprocess import PRESETS
 from edgecls.drift import Budgets, DriftReport, Skipped, compare, judge
+from edgecls.drift.certificate import (
+    Certificate,
+    CertifiedBundle,
+    CertifiedDevice,
+    GoldenResult,
+    certify,
+)
 from edgecls.drift.explanation import Explanation, LayerFinding, StageFinding, cost_of
 from edgecls.drift.matrix import AgreementCounts, Matrix
 from edgecls.drift.paired import Paired
@@ -99,7 +106,7 @@ def hostile() -> DriftReport:
 
 
 @pytest.fixture(scope="session")
-def builders() -> dict[str, Callable[[], DriftReport | Matrix | Explanation]]:
+def builders() -> dict[str, Callable[[], DriftReport | Matrix | Explanation | Certificate]]:
     """Return what makes each kind of page."""
     budgets = Budgets(max_drop=1, max_class_drop=10, max_ece_rise=2, min_agreement=95)
     return {
@@ -108,6 +115,7 @@ def builders() -> dict[str, Callable[[], DriftReport | Matrix | Explanation]]:
         "hostile": hostile_report,
         "matrix": make_matrix,
         "explanation": make_explanation,
+        "certificate": make_certificate,
     }
 
 
@@ -131,6 +139,11 @@ def make_explanation() -> Explanation:
 
 
 @pytest.fixture
+def certificate() -> Certificate:
+    return make_certificate()
+
+
+@pytest.fixture
 def explanation() -> Explanation:
     return make_explanation()
 
@@ -138,6 +151,34 @@ def explanation() -> Explanation:
 @pytest.fixture
 def matrix() -> Matrix:
     return make_matrix()
+
+
+def make_certificate() -> Certificate:
+    """Return three devices, one of which decodes otherwise and one of which has a nasty name."""
+    devices = [
+        CertifiedDevice(
+            name=name, backend="litert", precision="int8", artefact="model.int8.tflite",
+            description={"library": f"ai-edge-litert 2.3.{place}"}, fell_back=None, problem=None,
+            versions={"edgecls": "0.1.0", "pillow": f"1{place}.0.0", "machine": HOSTILE},
+            golden=(
+                GoldenResult(
+                    sample="golden/0.jpg", state="failed" if place == 2 else "passed",
+                    step="decode" if place == 2 else None, logits=0.0, limit=0.01,
+                    message="12 of 150528 pixel codes differ by up to 3" if place == 2 else "",
+                ),
+            ),
+            answers=tuple(range(200)) if place < 2 else (1, *range(1, 200)),
+            logits_sha256=f"{min(place, 1):064x}",
+        )
+        for place, name in enumerate(("here", HOSTILE, "kitchen"))
+    ]  # fmt: skip
+    return certify(
+        CertifiedBundle(
+            sha256="ab" * 32, model="timm:resnet18", target="raspberry-pi", precision="int8"
+        ),
+        [f"{index:064x}" for index in range(200)], 4, devices, min_agreement=97, confidence=95,
+        skipped=[Skipped(image=HOSTILE, reason=f"kitchen: {HOSTILE}")],
+    )  # fmt: skip
 
 
 def make_matrix() -> Matrix:

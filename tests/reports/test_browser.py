@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgecls.drift import DriftReport
+from edgecls.drift.certificate import Certificate
 from edgecls.drift.explanation import Explanation
 from edgecls.drift.matrix import Matrix
-from edgecls.reports import write_explanation, write_matrix, write_report
+from edgecls.reports import write_certificate, write_explanation, write_matrix, write_report
 
 if TYPE_CHECKING:
     from .conftest import Browser
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=["full", "thousand", "hostile", "matrix", "explanation"])
+@pytest.fixture(
+    scope="module", params=["full", "thousand", "hostile", "matrix", "explanation", "certificate"]
+)
 def page(
     request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory,
-    builders: dict[str, Callable[[], DriftReport | Matrix | Explanation]],
+    builders: dict[str, Callable[[], DriftReport | Matrix | Explanation | Certificate]],
 ) -> str:  # fmt: skip
     file = tmp_path_factory.mktemp("page") / "page.html"
     found = builders[request.param]()
@@ -31,6 +34,8 @@ def page(
         write_matrix(found, file)
     elif isinstance(found, Explanation):
         write_explanation(found, file)
+    elif isinstance(found, Certificate):
+        write_certificate(found, file)
     else:
         write_report(found, file, images=photos)
     return file.as_uri()

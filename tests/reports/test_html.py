@@ -16,9 +16,15 @@ import pytest
 from PIL import Image
 
 from edgecls.drift import Budgets, DriftReport, compare, judge
+from edgecls.drift.certificate import Certificate
 from edgecls.drift.explanation import Explanation
 from edgecls.drift.matrix import Matrix
-from edgecls.reports.html import explanation_to_html, matrix_to_html, to_html
+from edgecls.reports.html import (
+    certificate_to_html,
+    explanation_to_html,
+    matrix_to_html,
+    to_html,
+)
 
 Make = Callable[..., DriftReport]
 VOID = {"meta", "link", "img", "br"}
@@ -94,8 +100,13 @@ def why(explanation: Explanation) -> str:
     return explanation_to_html(explanation)
 
 
+@pytest.fixture
+def certified(certificate: Certificate) -> str:
+    return certificate_to_html(certificate)
+
+
 every_page = pytest.mark.parametrize(
-    "page", ["full", "thousand", "bare", "attacked", "pairs", "why"]
+    "page", ["full", "thousand", "bare", "attacked", "pairs", "why", "certified"]
 )
 
 
@@ -254,6 +265,16 @@ def test_matrix(pairs: str, matrix: Matrix) -> None:
     assert cells == [
         f"{pair.agreement:.2f} % {pair.lower:.2f} .. {pair.upper:.2f}" for pair in matrix.pairs
     ]
+
+
+def test_certificate(certified: str) -> None:
+    found = Page(certified)
+    rows = [text for _, text in found.all("tr")]
+
+    assert "These compute something else than the exporting machine: kitchen." in certified
+    assert "199 of 200 99.50 % (97.65 .. 99.99) equal bit for bit" in rows[3]
+    assert "kitchen: golden/0.jpg (decode): 12 of 150528 pixel codes differ" in certified
+    assert any(row.startswith("pillow 10.0.0 11.0.0 12.0.0") for row in rows)
 
 
 def test_explanation(why: str) -> None:

@@ -41,3 +41,10 @@ def pi4() -> VirtualPi:
 def pi(request: pytest.FixtureRequest) -> VirtualPi:
     found: VirtualPi = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(params=["pi5", pytest.param("pi4", marks=pytest.mark.nightly)])
+def patient_pi(request: pytest.FixtureRequest) -> VirtualPi:
+    """For what takes minutes: the older board's turn is at night."""
+    found: VirtualPi = request.getfixturevalue(request.param)
+    return found

@@ -96,12 +96,14 @@ def test_int8_networks_answer_bit_for_bit(
     np.testing.assert_array_equal(there, here)
 
 
-def test_float_answers_within_rounding(pi: VirtualPi, pictures: Path, tmp_path: Path) -> None:
+def test_float_answers_within_rounding(
+    patient_pi: VirtualPi, pictures: Path, tmp_path: Path
+) -> None:
     bundle = exported(
         "torchvision:mobilenet_v2", pictures, tmp_path, "fp32", allow_random_weights=True,
         preprocess="imagenet",
     )  # fmt: skip
-    there, here = answers(pi, bundle, pictures, tmp_path / "logits")
+    there, here = answers(patient_pi, bundle, pictures, tmp_path / "logits")
 
     assert relative_difference(here, there) <= 1e-5
 
@@ -208,7 +210,9 @@ def test_pixels_of_photos_and_awkward_files(pi: VirtualPi, edgecls_data: Path) -
     assert there == here
 
 
-def test_lite0_on_photos_bit_for_bit(pi: VirtualPi, edgecls_data: Path, tmp_path: Path) -> None:
+def test_lite0_on_photos_bit_for_bit(
+    patient_pi: VirtualPi, edgecls_data: Path, tmp_path: Path
+) -> None:
     photos = tmp_path / "photos"
     for file in sorted((edgecls_data / "imagenet500").rglob("*.jpg"))[::10]:
         link = photos / file.parent.name / file.name
@@ -218,6 +222,6 @@ def test_lite0_on_photos_bit_for_bit(pi: VirtualPi, edgecls_data: Path, tmp_path
         "timm:tf_efficientnet_lite0", photos, tmp_path, "int8",
         weights=edgecls_data / "weights" / "efficientnet-lite0-57934424.pth",
     )  # fmt: skip
-    there, here = answers(pi, bundle, photos, tmp_path / "logits")
+    there, here = answers(patient_pi, bundle, photos, tmp_path / "logits")
 
     np.testing.assert_array_equal(there, here)

@@ -9,16 +9,19 @@ import pytest
 from edgecls.devices.virtual import VirtualPi
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("core", "bundle", "runtimes", "devices")
+TESTS = ("core", "bundle", "runtimes", "devices/test_doctor.py")
+# They start many processes, a second each there, and try the file system, which is this machine's.
+LEFT_OUT = "not (kill or full_disk or several_writers)"
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_device_halfs_tests_pass_there(pi: VirtualPi) -> None:
-    done = pi.run(
+def test_the_device_halfs_tests_pass_there(patient_pi: VirtualPi) -> None:
+    done = patient_pi.run(
         ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow",
-         *(f"tests/{room}" for room in ROOMS)],
-        folder=ROOT, environment={"PYTHONDONTWRITEBYTECODE": "1"},
+         "-k", LEFT_OUT, *(f"tests/{name}" for name in TESTS)],
+        folder=ROOT,
+        environment={"PYTHONDONTWRITEBYTECODE": "1", "EDGECLS_EXAMPLES": "20"},
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

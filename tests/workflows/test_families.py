@@ -23,7 +23,7 @@ FAMILIES = [
     "timm:mobilenetv2_100",
     "timm:tf_efficientnet_lite0",
     "torchvision:alexnet",
-    "torchvision:vgg11_bn",
+    pytest.param("torchvision:vgg11_bn", marks=pytest.mark.nightly),  # half a gigabyte of weights
     "timm:mobilenetv3_small_100",
     "timm:efficientnet_b0",
 ]

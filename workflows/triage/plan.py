@@ -165,7 +165,7 @@ def make_plan(
             progress=progress,
         )
         _check(table, graph.model)
-        ranges = table.ranges()
+        ranges = table.ranges(CALIBRATED[precision])
     builder = ArtefactBuilder(
         graph=graph,
         table=ranges,

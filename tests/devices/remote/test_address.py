@@ -82,7 +82,7 @@ def test_the_table_names_devices(tmp_path: Path) -> None:
     ("table", "names", "message"),
     [
         ({"kitchen": {"url": "ssh://k"}}, ["kitchn"], "no device is called 'kitchn'; .*: kitchen"),
-        (None, ["kitchen"], "there are: none"),
+        (None, ["kitchen"], "there are: here"),
         ({"kitchen": {"url": "ssh://k"}}, ["kitchen", "kitchen"], "given twice"),
         ({"kitchen": {"url": "ssh://k", "pasword": "x"}}, ["kitchen"], "pasword"),
         ({"kitchen": {"host": "k"}}, ["kitchen"], "url with|missing required field|unknown"),

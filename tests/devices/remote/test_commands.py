@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
-import sys
 import threading
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
-from edgecls.core.version import VERSION
 from edgecls.devices.remote import worst
 from edgecls.runtimes.logits_file import LogitsFile
 
@@ -41,31 +38,6 @@ def config(folder: Path, *more: str, **servers: Server) -> Path:
     file = folder / "edgecls.toml"
     file.write_text("\n".join(lines))
     return file
-
-
-def make_wheel(folder: Path) -> Path:
-    """Write a wheel of this tree as setuptools would, without asking for setuptools."""
-    project = msgspec.toml.decode((ROOT / "pyproject.toml").read_bytes())
-    info = f"edgecls-{VERSION}.dist-info"
-    required = [f"Requires-Dist: {line}" for line in project["project"]["dependencies"]]
-    (backend,) = project["project"]["optional-dependencies"]["litert"]
-    required += ["Provides-Extra: litert", f'Requires-Dist: {backend}; extra == "litert"']
-    head = ["Metadata-Version: 2.1", "Name: edgecls", f"Version: {VERSION}"]
-    files = {
-        f"{info}/METADATA": "\n".join([*head, *required, ""]),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    for package in project["tool"]["setuptools"]["packages"]:
-        inner = package.replace(".", "/")
-        for file in (ROOT.parent / inner.replace("edgecls", ROOT.name, 1)).glob("*.py"):
-            files[f"{inner}/{file.name}"] = file.read_text()
-    record = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    folder.mkdir()
-    wheel = folder / f"edgecls-{VERSION}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as packed:
-        for name, text in (files | {f"{info}/RECORD": record}).items():
-            packed.writestr(name, text)
-    return wheel
 
 
 @contextlib.contextmanager
@@ -276,35 +248,66 @@ def test_usage_errors(server: Server, edgecls: Command, pi_bundle: Path, tmp_pat
     assert "host key is not known" in refused.err
 
 
-def test_a_wheel_is_installed_and_used(
-    server: Server, edgecls: Command, pi_bundle: Path, tmp_path: Path
+def test_a_wheel_is_installed_with_what_it_needs_and_used(
+    wheel: Path, edgecls: Command, pi_bundle: Path, tmp_path: Path
 ) -> None:
-    """The packages that it needs come from PYTHONPATH here, so that no index is asked."""
-    wheel = make_wheel(tmp_path / "wheels")
-    packages = [path for path in sys.path if path.endswith("site-packages")]
-    bare = start(tmp_path / "bare", {"PYTHONPATH": ":".join(packages), "PIP_NO_INDEX": "1"})
+    """On a device that has only Python; the packages come from the index that pip uses here."""
+    pytest.importorskip("asyncssh")
+    variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    pins = {"PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    bare = start(tmp_path / "bare", variables | pins)
     try:
-        bare.python = shutil.which(sys.executable) or sys.executable
         file = config(tmp_path, kitchen=bare)
         # No Python is named for this one: what is installed there is used.
         text = "\n".join(line for line in file.read_text().splitlines() if "python" not in line)
         file.write_text(text)
-        done = edgecls("device", "install", wheel, "--on", "kitchen", "-c", file)
-        verified = edgecls("doctor", "--json", "--on", "kitchen", "-c", file)
-        cleared = edgecls("device", "clear", "--on", "kitchen", "-c", file, "--json")
-        wrong = edgecls(
-            "device", "install", pi_bundle / "manifest.json", "--on", "kitchen", "-c", file
-        )
+        there = ["--on", "kitchen", "-c", file]
+        without = edgecls("verify", pi_bundle, *there)
+        done = edgecls("device", "install", wheel, *there)
+        looked = edgecls("doctor", "--json", *there)
+        verified = edgecls("verify", pi_bundle, "--json", *there)
+        again = edgecls("device", "install", wheel, *there)
+        cleared = edgecls("device", "clear", *there, "--json")
+        wrong = edgecls("device", "install", pi_bundle / "manifest.json", *there)
     finally:
         bare.stop()
 
-    assert done.code == 0, done.err
-    assert str(bare.cache / "venv/bin/python") in done.out
-    findings = {finding["name"]: finding for finding in json.loads(verified.out)["result"]}
-    assert str(bare.cache / "venv/bin/python") in findings["python"]["detail"]
-    assert json.loads(cleared.out)["result"]["files"] == 1
+    assert without.code == 3
+    assert "has no edgecls; run: edgecls device install --on kitchen" in without.err
+    assert (done.code, again.code) == (0, 0), done.err + again.err
+    venv = str(bare.cache / "venv")
+    assert f"{venv}/bin/python" in done.out
+    findings = {finding["name"]: finding for finding in json.loads(looked.out)["result"]}
+    assert f"{venv}/bin/python" in findings["python"]["detail"]
+    assert findings["run raspberry-pi"]["detail"] == "with litert"
+    found = json.loads(verified.out)
+    assert (found["exit_code"], found["error"]) == (0, None), verified.out
+    assert found["result"]["description"]["library"].startswith("ai-edge-litert ")
+    installed = set(Path(venv).glob("lib/python3.*/site-packages/*"))
+    assert {"numpy", "PIL", "ai_edge_litert", "edgecls"} <= {path.name for path in installed}
+    assert not any(path.is_symlink() for path in installed)
+    assert json.loads(cleared.out)["result"]["files"] > 1  # the bundle, and the wheel
     assert wrong.code == 4
     assert "expected a wheel of edgecls" in wrong.err
+
+
+def test_a_debian_without_venv_is_told_what_to_install(
+    wheel: Path, edgecls: Command, tmp_path: Path
+) -> None:
+    pytest.importorskip("asyncssh")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "ensurepip.py").write_text("raise ModuleNotFoundError('ensurepip')")
+    bare = start(tmp_path / "bare", {"PYTHONPATH": str(hidden)})
+    try:
+        file = config(tmp_path, kitchen=bare)
+        done = edgecls("device", "install", wheel, "--on", "kitchen", "-c", file)
+    finally:
+        bare.stop()
+
+    assert done.code == 3
+    assert "cannot make environments; run there: sudo apt-get install python3-venv" in done.err
+    assert not (bare.cache / "venv").exists()
 
 
 @pytest.mark.parametrize(
@@ -346,3 +349,27 @@ def test_the_emulated_pi_with_and_without_ssh(
     assert there.images == here.images
     digests = [digest for _, digest in there.images]
     assert (there.logits(digests) == here.logits(digests)).all()
+
+
+def test_a_certificate_of_two_devices(
+    server: Server, edgecls: Command, pi_bundle: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    file, out = config(tmp_path, kitchen=server), tmp_path / "certificate.json"
+    command = ["certify", pi_bundle, "--on", "here", "--on", "kitchen", "-c", file, "-o", out]
+    made = edgecls(*command, "--data", photos[0].parent, "--json")
+    written = out.read_bytes()
+    out.unlink()
+    server.stop()
+    away = edgecls(*command)
+
+    found = json.loads(made.out)
+    assert made.out.encode() == written
+    assert made.code == 5  # ten images show nothing
+    assert [device["name"] for device in found["devices"]] == ["here", "kitchen"]
+    assert found["pairs"][0]["identical"] is True
+    assert {skipped["image"] for skipped in found["skipped"]} == {"broken.png"}
+    assert "here: " in found["skipped"][0]["reason"]
+    assert "kitchen: " in found["skipped"][0]["reason"]
+    assert away.code == 3
+    assert "no certificate" in away.err
+    assert not out.exists()

@@ -1,24 +1,26 @@
-"""A virtual Pi of this machine, as a device like any other."""
+"""A process of this machine as a device like any other: a virtual Pi, or this very Python."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ...core.errors import DeviceError
-from ...core.files import CACHE_VARIABLE
-from .address import VirtualTarget
+from .address import LocalTarget
 from .transport import OUTPUT_LIMIT_BYTES, Completed, talk
 
 
-class EmulatedDevice:
-    """See ``Device``; it keeps what it is sent in its own root."""
+class LocalDevice:
+    """See ``Device``.
 
-    def __init__(self, target: VirtualTarget) -> None:
-        self._pi = target.pi
-        cache = target.pi.root / "opt/edgecls/cache"
-        self._environment = target.pi.environment({CACHE_VARIABLE: str(cache)})
+    Raises:
+        MissingError: What runs it is not installed.
+    """
+
+    def __init__(self, target: LocalTarget) -> None:
+        self._program = str(target.program)
+        self._environment = dict(target.environment())
 
     async def run(
         self,
@@ -27,10 +29,10 @@ class EmulatedDevice:
         stdin: Iterable[bytes] = (),
         limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> Completed:
-        """Run the Pi's ``python3`` under QEMU."""
+        """Run the target's Python, whatever the first argument calls it."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            str(self._pi.launchers / "python3"), *arguments[1:], env=self._environment,
+            self._program, *arguments[1:], env=self._environment,
             stdin=pipe, stdout=pipe, stderr=pipe,
         )  # fmt: skip
         assert process.stdin is not None
@@ -46,13 +48,3 @@ class EmulatedDevice:
         if code < 0:
             raise DeviceError(f"python3 was ended there by signal {-code}")
         return Completed(code=code, out=out, err=err)
-
-
-@contextlib.asynccontextmanager
-async def connect_emulated(target: VirtualTarget) -> AsyncIterator[EmulatedDevice]:
-    """Yield the device.
-
-    Raises:
-        MissingError: QEMU is not installed.
-    """
-    yield EmulatedDevice(target)
