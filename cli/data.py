@@ -28,7 +28,7 @@ _BAR: Final = 24
 @click.argument("data", type=_DIR, metavar="DIR")
 @click.option("--val", type=_DIR, help="Another data set, that DIR is validated with.")
 @click.option(
-    "--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--truth", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A table of file and label, CSV or JSON, for the images of DIR.",
 )  # fmt: skip
 @click.option(
@@ -38,7 +38,7 @@ _BAR: Final = 24
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(
-    data: Path, val: Path | None, labels: Path | None, near: bool, workers: int, as_json: bool
+    data: Path, val: Path | None, truth: Path | None, near: bool, workers: int, as_json: bool
 ) -> int:
     """Say what is in a data set: counts, sizes, unreadable files, duplicates.
 
@@ -53,7 +53,7 @@ def command(
     from ..data.inspection import inspect
     from .show import TerminalProgress
 
-    splits = open_splits(data, labels=labels)
+    splits = open_splits(data, labels=truth)
     if val is not None:
         if len(splits) > 1:
             raise DataError(f"{data}: has the splits {', '.join(splits)} already; leave --val out")

@@ -31,6 +31,7 @@ class Dataset:
         files: The image files, N; None where the images are in memory.
         pixels: Shape (N, H, W, C), uint8, C 1 or 3 (RGB); None where they are files.
         folder: Where the files' names begin; None in memory.
+        table: What says the classes, where the folders' names do not.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Dataset:
     files: tuple[ImageFile, ...] | None = None
     pixels: NDArray[np.uint8] | None = None
     folder: Path | None = None
+    table: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not belong together."""
@@ -92,6 +94,7 @@ class Dataset:
             files=None if self.files is None else tuple(self.files[i] for i in chosen.tolist()),
             pixels=None if self.pixels is None else self.pixels[chosen],
             folder=self.folder,
+            table=self.table,
         )
 
 
@@ -181,4 +184,5 @@ def _opened(path: Path, part: Part, classes: Sequence[str] | None) -> Dataset:
         files=read.files,
         pixels=read.pixels,
         folder=read.folder,
+        table=read.table,
     )

@@ -77,17 +77,17 @@ def _read(path: Path, labels: Path | None, classes: Sequence[str] | None) -> Rea
         if folders:
             raise DataError(
                 f"{path}: some images stand in class folders, some do not; move them into the "
-                "folder of their class, or name a table of files and labels (--labels FILE)"
+                "folder of their class, or give the path of a table of files and labels"
             )
         list_images(path)  # says so where there are none
         raise DataError(
             f"{path}: images without classes; expected a folder per class, or a table of files "
-            f"and labels ({' or '.join(_TABLES)}, or --labels FILE)"
+            f"and labels ({' or '.join(_TABLES)})"
         )
     if len(tables) > 1:
         raise DataError(
             f"{path}: found {' and '.join(table.name for table in tables)}; name the one that "
-            "counts with --labels FILE"
+            "counts by its path, in the folder's place"
         )
     return _by_table(path, read_label_table(tables[0]), classes)
 
@@ -158,7 +158,7 @@ def _by_table(path: Path, table: LabelTable, classes: Sequence[str] | None) -> R
     if strange:
         raise DataError(f"{table.file}: label {strange[0]!r} is none of the {len(names)} classes")
     labels = np.asarray([places[table.labels[image.name]] for image in images], np.int64)
-    return Read(classes=names, labels=labels, files=images, folder=path)
+    return Read(classes=names, labels=labels, files=images, folder=path, table=table.file)
 
 
 def _check_agreement(path: Path, found: Read, file: Path) -> None:
@@ -173,7 +173,7 @@ def _check_agreement(path: Path, found: Read, file: Path) -> None:
             raise DataError(
                 f"{path}: two answers to what the classes are: {file.name} gives {label!r} to "
                 f"images of the folders {folder!r} and {image.folder!r}; name the table that "
-                "counts with --labels FILE, or move it away"
+                "counts by its path, in the folder's place, or move it away"
             )
 
 

@@ -79,7 +79,8 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         splits: By name; one called "" where there are none.
         duplicates: Images with the same bytes.
         near_duplicates: Images that look the same; None where they were not looked for.
-        imbalance: The largest class's images divided by the smallest's, over all splits.
+        imbalance: The largest class's images divided by the smallest's, over all splits; classes
+            without any image do not count.
         faults: What must be mended, in words.
         remarks: What is worth a look, in words.
     """
@@ -135,7 +136,7 @@ def inspect(
     exact = exact_duplicates(members, digests)
     alike = near_duplicates(members, digests, np.stack(thumbnails)) if near and members else None
     totals = np.sum([report.counts for report in reports.values()], axis=0)
-    imbalance = float(totals.max() / max(totals.min(), 1))
+    imbalance = float(totals.max() / totals[totals > 0].min())
     return DataReport(
         name=name,
         classes=classes,
@@ -144,7 +145,7 @@ def inspect(
         near_duplicates=alike,
         imbalance=imbalance,
         faults=_faults(reports, exact, classes),
-        remarks=_remarks(exact, alike, imbalance),
+        remarks=_remarks(exact, alike, imbalance, int((totals == 0).sum())),
     )
 
 
@@ -232,7 +233,11 @@ def _faults(
             found.append(
                 f"{len(report.unreadable)} of {report.images} images{where} are unreadable"
             )
-        absent = [classes[index] for index, count in enumerate(report.counts) if not count]
+        absent = [
+            classes[index]
+            for index, count in enumerate(report.counts)
+            if not count and any(other.counts[index] for other in reports.values())
+        ]
         if absent:
             found.append(f"{len(absent)} classes{where} have no image, first {absent[0]!r}")
     kinds = {
@@ -247,9 +252,14 @@ def _faults(
 
 
 def _remarks(
-    exact: tuple[Duplicates, ...], alike: tuple[Duplicates, ...] | None, imbalance: float
+    exact: tuple[Duplicates, ...],
+    alike: tuple[Duplicates, ...] | None,
+    imbalance: float,
+    empty: int,
 ) -> tuple[str, ...]:
     found = []
+    if empty:
+        found.append(f"{empty} classes have no image in any split")
     twice = sum(len(group.images) - 1 for group in exact if group.across == "none")
     if twice:
         found.append(f"{twice} images are copies of others of their class")

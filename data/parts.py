@@ -21,6 +21,7 @@ class Read:
     files: tuple[ImageFile, ...] | None = None
     pixels: NDArray[np.uint8] | None = None
     folder: Path | None = None
+    table: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,7 +138,7 @@ class _Asked:
 
 def _by_folder(dataset: Dataset) -> bool:
     """Return whether the folders' names say the classes, so that their match is known."""
-    return dataset.files is not None and all(image.folder for image in dataset.files)
+    return dataset.files is not None and dataset.table is None
 
 
 def _ask_folder(

@@ -67,6 +67,8 @@ def test_every_format_of_the_same_images_gives_the_same_numbers(
     loose.mkdir()
     for file in dataset.files:
         shutil.copy(file.path, loose / file.name.replace("/", "-"))
+    named = parts / "train" / "named.csv"
+    named.write_text("\n".join(["file,class_index", *rows]))
     renamed = [row.replace("/", "-") for row in rows]
     (loose / "labels.csv").write_text("\n".join(["file,label", *renamed]))
 
@@ -76,6 +78,7 @@ def test_every_format_of_the_same_images_gives_the_same_numbers(
         report(edgecls, *model(digits), "--data", some, "--truth", table),
         report(edgecls, *model(digits), "--data", parts, "--split", "val"),
         report(edgecls, *model(digits), "--data", loose),
+        report(edgecls, *model(digits), "--data", named),
     ]
 
     assert folder["images"] == 80

@@ -128,7 +128,7 @@ def test_two_tables_are_ambiguous(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,label\na.png,x\n")
     (tmp_path / "labels.json").write_text('[{"file": "a.png", "label": "y"}]')
 
-    with pytest.raises(DataError, match="name the one that counts with --labels FILE"):
+    with pytest.raises(DataError, match="name the one that counts by its path"):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path, labels=tmp_path / "labels.json").classes == ("y",)
 
@@ -144,6 +144,7 @@ def test_a_table_that_contradicts_the_folders_is_ambiguous(tmp_path: Path) -> No
     with pytest.raises(DataError, match="two answers to what the classes are"):
         open_dataset(tmp_path)
     assert open_dataset(tmp_path, labels=table).classes == ("x",)
+    assert open_dataset(table).table == table
 
 
 def test_train_and_val_folders_share_their_classes(tmp_path: Path) -> None:

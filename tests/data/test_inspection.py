@@ -132,6 +132,19 @@ def test_classes_without_images_and_imbalance_are_said(folder: Path) -> None:
     assert found.remarks == ("the largest class has 11.5 times the images of the smallest",)
 
 
+def test_indices_that_no_image_has_are_no_fault(tmp_path: Path) -> None:
+    for index in range(4):
+        photo(tmp_path / "data" / f"{index}.png", index)
+    rows = ["file,class_index", "0.png,1", "1.png,1", "2.png,1", "3.png,4"]
+    (tmp_path / "data" / "labels.csv").write_text("\n".join(rows))
+
+    found = look(tmp_path / "data")
+
+    assert found.faults == ()
+    assert found.remarks == ("3 classes have no image in any split",)
+    assert found.imbalance == 3.0
+
+
 def test_near_duplicates_are_all_pairs_that_are_alike() -> None:
     """Against every pair, one by one, linked by a plain search; more images than one block."""
     random = np.random.default_rng(0)
