@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Of training/settings.py, whose import brings torch.
 OPTIMIZERS: Final = ("sgd", "adam", "adamw")
 SCHEDULES: Final = ("one-cycle", "cosine", "step", "constant")
-AUGMENTS: Final = ("none", "light", "standard", "strong")
+AUGMENTS: Final = ("none", "shift", "light", "standard", "strong")
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STARTS: Final = ("weights", "preprocess", "freeze", "device", "threads")
@@ -36,7 +36,7 @@ def data_options(function: F) -> F:
         ),
         click.option(
             "--augment", type=click.Choice(AUGMENTS), default="light", show_default=True,
-            help="Random changes to images: light crops and flips.",
+            help="Random changes to images: light crops and flips, shift only crops.",
         ),
         click.option("--mixup", type=float, help="Alpha of mixup."),
         click.option("--cutmix", type=float, help="Alpha of CutMix."),
