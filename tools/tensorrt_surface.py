@@ -1,4 +1,4 @@
-"""Records the Python interface of TensorRT's versions: python tools/tensorrt_surface.py [VERSION...].
+"""Records the interface of TensorRT's versions: python tools/tensorrt_surface.py [VERSION...].
 
 The bindings are one extension module per version, and their wheels are small; the libraries that
 they are linked to are not, and are not to be had everywhere. They take few functions from them,

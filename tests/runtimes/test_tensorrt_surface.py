@@ -146,7 +146,7 @@ def test_the_real_uses_are_found() -> None:
 PLANTED = {
     "gone in 10": ("builder.build_engine(network, config)", "Builder has no build_engine"),
     "gone in 11": ("config.set_flag(trt.BuilderFlag.INT8)", "BuilderFlag has no INT8"),
-    "behind a call": ("runtime = trt.Runtime(log)\n    runtime.nonsense()", "Runtime has no nonsense"),
+    "behind a call": ("made = trt.Runtime(log)\n    made.nonsense()", "Runtime has no nonsense"),
     "behind two": (
         "context = trt.Runtime(log).deserialize_cuda_engine(b'').create_execution_context()\n"
         "    context.execute_v9()",
