@@ -167,6 +167,7 @@ def _preflight(found: Preflight) -> str:
         on = [node for node in found.dla if node.runs == "dla"]
         lines.append(f"DLA ({found.dla_cores} cores): {len(on)} of {len(found.dla)} nodes can run")
         left = [node for node in found.dla if node.runs != "dla"]
-        reasons = dict.fromkeys(f"{node.operator}: {node.reason}" for node in left)
-        lines += [f"  not known or on the GPU: {reason}" for reason in list(reasons)[:_SHOWN]]
+        places = {"gpu": "on the GPU", "unknown": "not known"}
+        reasons = dict.fromkeys(f"{places[n.runs]}: {n.operator}, {n.reason}" for n in left)
+        lines += [f"  {reason}" for reason in sorted(reasons)[:_SHOWN]]
     return "\n".join(lines)

@@ -55,9 +55,14 @@ def judge(
         reason = "" if node.input[1] in constants else "a slope that is computed"
     if reason is None:
         return "unknown", "no rule for it is recorded here"
-    if not reason and len(shapes.get(node.output[0], [0] * 4)) > 4:
-        reason = "more than two spatial axes"
-    return ("gpu", reason) if reason else ("dla", "")
+    if reason:
+        return "gpu", reason
+    shape = shapes.get(node.output[0])
+    if shape is None:
+        return "unknown", "its shape is not known"
+    if len(shape) != 4 and operator != "Gemm":
+        return "gpu", "not of two spatial axes"
+    return "dla", ""
 
 
 def _convolution(operator: str, attributes: dict[str, object], weight: list[int]) -> str:

@@ -234,9 +234,11 @@ def _refused(node: onnx.NodeProto, jetpack: JetPack, found: str, fix: str) -> Ex
 def _on_dla(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, onnx.TensorProto]
 ) -> tuple[DlaNode, ...]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info)
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if value.type.tensor_type.HasField("shape")
     } | {name: list(tensor.dims) for name, tensor in constants.items()}
     found = []
     for node in nodes:
@@ -257,6 +259,9 @@ def _dla_notes(
             return (f"TensorRT {jetpack.tensorrt} does not drive the DLA of the {module.title}",)
         return (f"the {module.title} has no DLA",)
     notes = []
+    if any(tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims
+           for tensor in model.graph.initializer):  # fmt: skip
+        notes.append("a DLA computes in FP16 and INT8 only: a graph of float32 runs on the GPU")
     if any(not dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim):
         notes.append("a DLA takes fixed shapes only: its engine is for one size of batch")
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):

@@ -32,7 +32,10 @@ The DLA is driven by TensorRT up to 10.7, so by JetPack 6's own but not by JetPa
 ([source](https://docs.nvidia.com/deeplearning/tensorrt/11.4.1/inference-library/work-with-dla.html)).
 What the report judges are the layers whose limits NVIDIA's page sums up: convolutions, activations,
 elementwise layers, concatenation, LRN, PReLU. Of others (pooling, reductions, shuffles) it says
-that no rule is recorded. TensorRT's bindings are for the system's Python: the environment needs
+that no rule is recorded. edgecls itself builds engines for the GPU; the report is for those who
+build one with `trtexec --useDLACore`.
+
+TensorRT's bindings are for the system's Python: the environment needs
 `python3 -m venv --system-site-packages`.
 """
 

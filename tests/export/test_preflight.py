@@ -200,6 +200,14 @@ def test_where_a_layer_runs_on_a_dla(name: str) -> None:
     assert bool(reason) == bool(why)
 
 
+def test_a_dla_wants_two_spatial_axes() -> None:
+    relu = node("Relu")
+
+    assert judge(relu, {"y": [1, 197, 192]}, {}) == ("gpu", "not of two spatial axes")
+    assert judge(relu, {}, {}) == ("unknown", "its shape is not known")
+    assert judge(node("Gemm", "w"), {"y": [1, 10], "w": [8, 10]}, {}) == ("dla", "")
+
+
 def test_a_dla_is_a_report() -> None:
     model = graph(
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "q"),
