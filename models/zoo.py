@@ -11,7 +11,7 @@ import torch
 
 from ..core.errors import ModelError
 from ..core.preprocess import Interpolation, Preprocess
-from .torchvision_ops import import_timm, import_torchvision
+from ..core.torchvision_ops import import_timm, import_torchvision
 
 # These two warn unless the first choice is made, and their own initialisation takes long. The
 # second is how torchvision builds them for its own weights, and no checkpoint tells.
@@ -29,9 +29,10 @@ _INTERPOLATIONS: Final[dict[str, Interpolation]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """A module with random weights, and what its source knows about it.
+    """A module with its initial weights, and what its source knows about it.
 
     Attributes:
+        random: Whether nobody has trained these weights, as far as is known.
         look_alike: Another architecture that takes the same weights and answers differently.
     """
 
@@ -40,6 +41,7 @@ class Architecture:
     preprocess: Preprocess | None = None
     input_size: tuple[int, int, int] | None = None
     look_alike: str | None = None
+    random: bool = True
     notes: tuple[str, ...] = ()
 
 

@@ -156,9 +156,7 @@ JETPACKS: Final = (
 )  # fmt: skip
 
 _MODULES: Final = "https://developer.nvidia.com/embedded/jetson-modules"
-_PARTS: Final = (
-    "https://docs.nvidia.com/jetson/archives/r35.2.1/DeveloperGuide/text/IN/QuickStart.html"
-)
+_PARTS: Final = "https://github.com/rbonghi/jetson_stats/blob/master/jtop/core/jetson_variables.py"
 _KERNEL: Final = "https://www.kernel.org/doc/Documentation/devicetree/bindings/arm/tegra.yaml"
 _NO_DLA: Final = (
     "https://docs.nvidia.com/deeplearning/tensorrt/11.4.1/inference-library/work-with-dla.html"

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from types import ModuleType
 from typing import Any, Final
 
-import torch
-
-from ..core.errors import MissingPackageError
+from .errors import MissingPackageError
 
 _SCHEMA: Final = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 # The schemas live as long as this object does.
 _declared: list[Any] = []
+# The threads of a loader ask for it all at once.
+_mending: Final = threading.Lock()
 
 
 def import_torchvision() -> ModuleType:
-    """Return torchvision, mended where its operators are missing.
+    """Return torchvision, mended where its operators are missing; from any thread.
 
     Raises:
         MissingPackageError: torchvision is not installed.
     """
+    with _mending:
+        return _import_torchvision()
+
+
+def _import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except ModuleNotFoundError as error:
@@ -36,8 +42,10 @@ def import_torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error) or _declared:
             raise
+    import torch
+
     # The failed import leaves some of its modules behind, half-made.
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+    for name in [name for name in list(sys.modules) if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     make: Any = torch.library.Library
     library = make("torchvision", "FRAGMENT")
