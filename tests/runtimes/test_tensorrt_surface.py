@@ -16,6 +16,8 @@ import pytest
 
 import edgecls.runtimes
 
+from .test_tensorrt import FakeTensorRT
+
 RUNTIMES: Final = Path(edgecls.runtimes.__file__).parent
 FILES: Final = sorted(RUNTIMES.glob("tensorrt*.py"))
 Surface = dict[str, dict[str, str]]
@@ -177,3 +179,13 @@ def test_a_name_is_found_in_the_versions_that_lack_it() -> None:
 
     assert lacking >= {"tensorrt-11.4.0.106", "tensorrt-rtx-1.7.1.116"}
     assert not lacking & {"tensorrt-10.3.0", "tensorrt-10.16.1.11"}
+
+
+@pytest.mark.parametrize("version", sorted(SURFACES))
+def test_the_stand_in_has_nothing_that_tensorrt_has_not(version: str) -> None:
+    """What test_tensorrt.py tests with is no interface of its own."""
+    surface = SURFACES[version]
+    owners = (".", "Runtime", "ICudaEngine", "IExecutionContext")
+    real = {name for owner in owners for name in surface[owner]}
+
+    assert {name for name in dir(FakeTensorRT) if not name.startswith("_")} <= real
