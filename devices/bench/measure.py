@@ -56,13 +56,13 @@ def bench(
     options: Options,
     progress: Progress | None = None,
 ) -> BenchResult:
-    """Measure what a loaded bundle takes, and give the predictor's memory back.
+    """Measure what a loaded bundle takes, in processes of its own.
 
     The predictor answers once to every image first: what cannot be read or loaded shows itself, an
     engine is built, and files are in the system's cache for every process alike.
 
     Args:
-        predictor: What is to be measured; closed here, so that its memory is free.
+        predictor: What is to be measured; closed here, so that a GPU's memory is free.
         images: Paths; without any, the bundle's golden samples. They go round.
         options: See there.
         progress: Shows the processes.
