@@ -112,6 +112,7 @@ def open_jtop() -> Sensor | None:
     jetson = library.jtop(interval=0.5)
     try:
         jetson.start()
+        jetson.ok()  # waits for the first answer
     except (library.JtopException, OSError):
         return None
     atexit.register(jetson.close)
