@@ -121,7 +121,7 @@ def _bench_on(
     import msgspec
 
     from ..bundle import Bundle
-    from ..core.errors import ImageError
+    from ..core.errors import BadInputError, ImageError
     from ..devices.bench.result import BenchResult
     from ..devices.remote import push_bundle
     from ..devices.remote.push import push
@@ -138,13 +138,17 @@ def _bench_on(
         await push(session, list({file.sha256: file.sent for file in files}.values()))
         cache = (await session.about()).cache
         session.tally.stage = "measuring"
-        done = await session.edgecls(
-            [
-                "bench", place, *(f"{cache}/{file.sent.name}" for file in files), "--json",
-                *measured, *predict_options(*options),
-            ],
-            codes=(0, 1), limit_bytes=OUTPUT_LIMIT_BYTES + limit_bytes,
-        )  # fmt: skip
+        places = [f"{cache}/{file.sent.name}" for file in files]
+        try:
+            done = await session.edgecls(
+                ["bench", place, *places, "--json", *measured, *predict_options(*options)],
+                codes=(0, 1), limit_bytes=OUTPUT_LIMIT_BYTES + limit_bytes,
+            )  # fmt: skip
+        except BadInputError as error:
+            text = str(error)
+            for file, name in zip(files, places, strict=True):
+                text = text.replace(name, file.name)
+            raise BadInputError(text) from error
         if not done.out:
             raise session.failure(done)
         found: BenchResult = session.decode(done.out, BenchResult)

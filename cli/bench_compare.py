@@ -36,8 +36,8 @@ def command(
 ) -> int:
     """Say whether SECOND is slower than FIRST; both are files of bench -o, of the same bundle.
 
-    Exit code 0: it is slower by less than --max-loss; 1: by more; 5: more --processes would
-    decide; 4: the files cannot be compared.
+    Exit code 0: it is slower by less than --max-loss; 1: by more; 5: more --processes, or a
+    machine that is not busy, would decide; 4: the files cannot be compared.
     """
     import msgspec
 
@@ -81,6 +81,8 @@ def _show(found: Comparison) -> None:
     }[found.outcome]
     if found.ratio.low is None:
         text = "so few processes give no interval; measure with more --processes"
+    if found.doubts:
+        text = "a busy machine decides nothing; stop other programs, and measure again"
     out.print(text)
 
 

@@ -167,6 +167,16 @@ def test_limits_out_of_range(limits: dict[str, float]) -> None:
         compare(BEFORE, BEFORE, **limits)
 
 
+def test_a_busy_machine_decides_nothing() -> None:
+    busy = msgspec.structs.replace(BEFORE, waiting=0.06)
+
+    assert compare(BEFORE, BEFORE).outcome == "passed"
+    assert compare(BEFORE, msgspec.structs.replace(BEFORE, waiting=0.04)).outcome == "passed"
+    found = compare(busy, made(20.0, 20.1, 20.2, 20.3, 20.4))
+    assert (found.outcome, found.ratio.low is not None) == ("undecided", True)
+    assert found.doubts == ("the first was measured on a busy machine",)
+
+
 def test_other_machines_are_said() -> None:
     def machine(model: str) -> tuple[Finding, ...]:
         return (Finding(name="machine", state="info", detail=model),
