@@ -15,12 +15,12 @@ from common import cifar_folder, split
 from precisions import as_toml
 
 from edgecls.core.preprocess import PRESETS, Preprocess
+from edgecls.core.torchvision_ops import import_timm, import_torchvision
 from edgecls.core.values import Pixels
 from edgecls.data.images import ImageFile, list_images, select_images
 from edgecls.data.stream import stream_pixels
 from edgecls.data.truth import match_truth
 from edgecls.models import load_model
-from edgecls.models.torchvision_ops import import_timm, import_torchvision
 
 CALIBRATION: Final = 60
 PHOTOS: Final = 200

@@ -14,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
 TABLES: Final = (
+    "data", "evaluate",
     "export", "calibrate", "predict", "drift", "verify", "bench", "doctor", "demo", "preprocess",
     "devices",
 )  # fmt: skip
@@ -75,7 +76,7 @@ def _table(file: Path, document: dict[str, Any], command: str) -> dict[str, Any]
     if (
         "preprocess" in document
         and "preprocess" not in table
-        and command in {"export", "calibrate", "drift"}
+        and command in {"evaluate", "export", "calibrate", "drift"}
     ):
         table["preprocess"] = file.name
     return table

@@ -19,6 +19,8 @@ from .text import printable_lines
 # words are a command of its own, in cli/TWO_WORDS.py: `calibrate MODEL` and `calibrate show TABLE`.
 COMMANDS: Final = {
     "targets": "What can be built for, and what each can run.",
+    "data": "Say what is in a data set, and what is wrong with it.",
+    "evaluate": "Say how often a model is right, where it is wrong, and how sure it is.",
     "export": "Turn a trained classifier into one bundle per target.",
     "calibrate": "Measure the ranges of a model's tensors on images, or check the images.",
     "calibrate show": "Plot a calibration table.",

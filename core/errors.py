@@ -81,6 +81,10 @@ class ImageError(BadInputError):
         self.name = name
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """Make it anew in another process from what it was made of."""
+        return type(self), (self.name, self.reason)
+
 
 class PreprocessError(BadInputError):
     """A preprocessing that is not known, or not a valid one."""

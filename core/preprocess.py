@@ -100,11 +100,16 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         std = np.asarray(self.std, np.float64)[:, None]
         return ((codes - mean) / std).astype(np.float32)
 
-    def normalize(self, pixels: Pixels) -> Tensor:
-        """Return pixels (N, H, W, C) uint8 as a tensor (N, C, H, W) float32."""
+    def normalize(self, pixels: Pixels, out: Tensor | None = None) -> Tensor:
+        """Return pixels (N, H, W, C) uint8 as a tensor (N, C, H, W) float32; it may be ``out``."""
         table = self.table()
-        planes = [table[channel][pixels[..., channel]] for channel in range(self.channels)]
-        return np.stack(planes, axis=1)
+        if out is None:
+            count, height, width, _ = pixels.shape
+            out = np.empty((count, self.channels, height, width), np.float32)
+        for channel in range(self.channels):
+            # A code is never out of range; "clip" writes into ``out`` without a copy.
+            np.take(table[channel], pixels[..., channel], out=out[:, channel], mode="clip")
+        return out
 
 
 MAX_SIDE: Final = 8192

@@ -3,9 +3,56 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..core.errors import DataError
+from .dataset import Dataset
+
+
+def split_dataset(dataset: Dataset, *, held_out: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Split a data set by a seeded hash of each image's content, with the same share of each class.
+
+    Equal images fall on the same side, whatever they are called. Of each class the share is
+    rounded, but at least one image where it has two; where groups of equal images do not fit into
+    it, less is held out. The order of the images does not matter, and the images that a smaller
+    share holds out are among those of a larger one, where none are equal.
+
+    Args:
+        dataset: What to split; image files are read once, for their hashes.
+        held_out: The share of the images to hold out, between 0 and 1.
+        seed: Chooses among the splits.
+
+    Returns:
+        The images to train with and those held out, each in the data set's order.
+
+    Raises:
+        DataError: Nothing can be held out, or would be left.
+        OSError: A file cannot be read.
+        ValueError: ``held_out`` is no share.
+    """
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out must lie between 0 and 1, found {held_out}")
+    wanted = {
+        label: min(max(round(held_out * count), 1), count - 1)
+        for label, count in enumerate(dataset.counts.tolist())
+        if count
+    }
+    digests = [
+        hashlib.sha256(f"{seed}:{dataset.digest(index)}".encode()).digest()
+        for index in range(len(dataset))
+    ]
+    held = _choose(digests, dataset.labels.tolist(), wanted)
+    if not len(held):
+        raise DataError(
+            f"{dataset.name}: nothing can be held out of {len(dataset)} images: each class needs "
+            "two that differ"
+        )
+    rest = np.setdiff1d(np.arange(len(dataset)), held)
+    return dataset.subset(rest), dataset.subset(held)
 
 
 def split_by_content(
@@ -35,18 +82,27 @@ def split_by_content(
     if rest or each < 1 or each >= min(int(np.sum(labels == label)) for label in classes):
         raise ValueError(f"{held_out} images cannot be held out evenly over {len(classes)} classes")
     digests = [hashlib.sha256(f"{seed}:".encode() + image.tobytes()).digest() for image in images]
+    held = _choose(digests, labels.tolist(), {int(label): each for label in classes})
+    if len(held) < held_out:
+        raise ValueError("too many images have the same bytes to hold out as many of each class")
+    return np.setdiff1d(np.arange(len(images)), held), held
+
+
+def _choose(
+    digests: Sequence[bytes], labels: Sequence[int], wanted: dict[int, int]
+) -> NDArray[np.int64]:
+    """Return the indices of the smallest digests, at most ``wanted`` of each class, ascending.
+
+    Images with the same digest are taken together or not at all.
+    """
     groups: dict[bytes, list[int]] = {}
-    for index in sorted(range(len(images)), key=lambda i: (digests[i], i)):
+    for index in sorted(range(len(digests)), key=lambda i: (digests[i], i)):
         groups.setdefault(digests[index], []).append(index)
-    left = {int(label): each for label in classes}
+    left = Counter(wanted)
     chosen: list[int] = []
     for group in groups.values():
-        wanted = [int(labels[index]) for index in group]
-        if all(wanted.count(label) <= left[label] for label in wanted):
+        needed = Counter(labels[index] for index in group)
+        if needed <= left:
             chosen += group
-            for label in wanted:
-                left[label] -= 1
-    if any(left.values()):
-        raise ValueError("too many images have the same bytes to hold out as many of each class")
-    held = np.sort(np.asarray(chosen, np.int64))
-    return np.setdiff1d(np.arange(len(images)), held), held
+            left -= needed
+    return np.sort(np.asarray(chosen, np.int64))

@@ -108,6 +108,32 @@ def match_truth(
     return Truth(classes={image.name: indices[image.folder] for image in images}, how=how)
 
 
+def match_classes(
+    names: Sequence[str], labels: Labels | None, num_classes: int
+) -> tuple[NDArray[np.int64], str]:
+    """Return the model's output for each class of a data set that has indices, and how in words.
+
+    By name where the model's labels have every one of the names (or synsets); else the data set's
+    indices are the outputs.
+
+    Raises:
+        DataError: The data set has more classes than the model outputs.
+    """
+    if labels is not None:
+        labels.check(num_classes)
+        by_name = partial(_by_name, labels=labels)
+        synsets = {synset: index for index, synset in enumerate(labels.synsets or ())}
+        for rule, what in ((synsets.get, "synsets"), (by_name, "class names")):
+            found = _matched(names, rule)
+            if found:
+                how = f"ground truth from the data set's names, which are the labels' {what}"
+                return np.asarray([found[name] for name in names], np.int64), how
+    if len(names) > num_classes:
+        raise DataError(f"the data set has {len(names)} classes, the model {num_classes} outputs")
+    how = "ground truth from the data set's class indices, taken for the model's outputs"
+    return np.arange(len(names), dtype=np.int64), how
+
+
 def _from_file(images: Sequence[ImageFile], file: Path, num_classes: int) -> Truth:
     classes = read_truth(file)
     missing = [image.name for image in images if image.name not in classes]

@@ -11,7 +11,7 @@ import torch
 
 from ..core.errors import ModelError
 from ..core.preprocess import Interpolation, Preprocess
-from .torchvision_ops import import_timm, import_torchvision
+from ..core.torchvision_ops import import_timm, import_torchvision
 
 # These two warn unless the first choice is made, and their own initialisation takes long. The
 # second is how torchvision builds them for its own weights, and no checkpoint tells.

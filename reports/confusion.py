@@ -66,6 +66,49 @@ def grids(cells: Sequence[Cell], classes: int) -> tuple[Grid, ...]:
     )
 
 
+def count_grid(cells: Sequence[tuple[int, int, int]], classes: int) -> Grid:
+    """Return one model's matrix.
+
+    Args:
+        cells: Row, column and images of those that are not 0.
+        classes: Rows and columns.
+    """
+    known = {(row, column): images for row, column, images in cells}
+    totals = _row_totals(cells)
+    rows = [[(row, column) for column in range(classes)] for row in range(classes)]
+    return Grid(
+        title="Confusion",
+        rows=_rows(
+            [
+                [
+                    Field(
+                        text=str(known.get(place, "")),
+                        shade=_shade(known.get(place, 0), totals.get(place[0], 0)),
+                        kind="count",
+                    )
+                    for place in row
+                ]
+                for row in rows
+            ]
+        ),
+    )
+
+
+def heat_cells(
+    cells: Sequence[tuple[int, int, int]],
+) -> tuple[tuple[int, int, float], ...]:
+    """Return row, column and share of its row of each cell that is not 0."""
+    totals = _row_totals(cells)
+    return tuple((row, column, images / totals[row]) for row, column, images in sorted(cells))
+
+
+def _row_totals(cells: Sequence[tuple[int, int, int]]) -> dict[int, int]:
+    totals: dict[int, int] = {}
+    for row, _, images in cells:
+        totals[row] = totals.get(row, 0) + images
+    return totals
+
+
 def most_confused(cells: Sequence[Cell], limit: int) -> tuple[Cell, ...]:
     """Return the wrong answers whose number changed most, then the most frequent."""
     wrong = [cell for cell in cells if cell.truth != cell.answer]

@@ -51,7 +51,7 @@ def to_html(report: DriftReport, images: Path | None = None) -> str:
         images: The folder that the images' names start from; None shows no thumbnails.
     """
     graded = report.metrics.graded
-    return _render(
+    return render(
         "drift.html",
         title=f"Drift {report.verdict.outcome}: {report.candidate}",
         report=report,
@@ -73,7 +73,7 @@ def to_html(report: DriftReport, images: Path | None = None) -> str:
 
 def matrix_to_html(found: Matrix) -> str:
     """Return every pair's agreement as a page."""
-    return _render(
+    return render(
         "matrix.html",
         title=f"Agreement of {len(found.sources)} sources",
         found=found,
@@ -85,7 +85,7 @@ def matrix_to_html(found: Matrix) -> str:
 def explanation_to_html(found: Explanation) -> str:
     """Return where a drop comes from as a page."""
     costs = [*(stage.cost for stage in found.stages), found.total]
-    return _render(
+    return render(
         "explanation.html",
         title=f"Where the drop comes from: {found.candidate}",
         found=found,
@@ -96,7 +96,7 @@ def explanation_to_html(found: Explanation) -> str:
 
 def certificate_to_html(found: Certificate) -> str:
     """Return whether devices answer alike as a page."""
-    return _render(
+    return render(
         "certificate.html",
         title=f"Certificate {found.outcome}: {len(found.devices)} devices",
         found=found,
@@ -162,7 +162,8 @@ def _classes(graded: Graded) -> list[ClassAccuracy]:
     return sorted(largest[:CLASSES_SHOWN], key=lambda found: (-found.drop, found.index))
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return a template of this room with its values, escaped."""
     style = _read("style.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     environment = jinja2.Environment(

@@ -54,7 +54,7 @@ def to_markdown(report: DriftReport) -> str:
         f"({plain(report.backends.get('reference', '?'))}), {metrics.images} images; "
         f"{plain(report.truth or 'no ground truth')}.",
         "",
-        *_table(HEADINGS, rows),
+        *table_lines(HEADINGS, rows),
         "",
         *(f"- {plain_line(note)}" for note in notes),
         *([f"- these numbers hold {assumption()}"] if verdict.outcome == "undecided" else []),
@@ -72,7 +72,7 @@ def to_markdown(report: DriftReport) -> str:
             "",
             "## Images that could not be compared",
             "",
-            *_table(("image", "why"), skipped),
+            *table_lines(("image", "why"), skipped),
         ]
     return "\n".join(lines) + "\n"
 
@@ -92,12 +92,12 @@ def matrix_to_markdown(found: Matrix) -> str:
         "",
         "Images with the same top-1 answer, with 95 % intervals (Wilson).",
         "",
-        *_table(("", *(str(place + 1) for place in places[1:])), rows),
+        *table_lines(("", *(str(place + 1) for place in places[1:])), rows),
     ]
     if found.skipped:
         skipped = [(item.image, item.reason) for item in found.skipped]
         lines += ["", "## Images that could not be compared", ""]
-        lines += _table(("image", "why"), skipped)
+        lines += table_lines(("image", "why"), skipped)
     return "\n".join(lines) + "\n"
 
 
@@ -117,7 +117,7 @@ def explanation_to_markdown(found: Explanation) -> str:
         "",
         plain_line(f"{explained(found)} {blame_sentence(found)}"),
         "",
-        *_table(("stage", "expected", "found", "costs", "true cost", "alone", "shown"), rows),
+        *table_lines(("stage", "expected", "found", "costs", "true cost", "alone", "shown"), rows),
         "",
         COSTS_EXPLAINED,
     ]
@@ -125,7 +125,7 @@ def explanation_to_markdown(found: Explanation) -> str:
         lines += ["", f"No difference in: {plain(', '.join(found.same))}."]
     if found.layers:
         cells = [(layer.name, layer.operator, *layer_cells(layer)) for layer in found.layers]
-        lines += ["", f"## {layers_heading(found)}", "", *_table(LAYER_HEADINGS, cells)]
+        lines += ["", f"## {layers_heading(found)}", "", *table_lines(LAYER_HEADINGS, cells)]
     lines += [""] * bool(found.notes) + [f"- {plain_line(note)}" for note in found.notes]
     return "\n".join(lines) + "\n"
 
@@ -136,7 +136,7 @@ def _accuracy_lines(report: DriftReport) -> list[str]:
         (name, f"{number(reference)} %", f"{number(candidate)} %")
         for name, reference, candidate in accuracy_rows(found)
     ]
-    lines = [*_table(("", "reference", "candidate"), rows), ""] if rows else []
+    lines = [*table_lines(("", "reference", "candidate"), rows), ""] if rows else []
     low, high = found.agreement_interval
     text = f"Top-1 agreement {number(found.agreement)} % (95 % interval {low:.2f} .. {high:.2f})."
     graded = report.metrics.graded
@@ -165,7 +165,7 @@ def _difference_lines(report: DriftReport) -> list[str]:
     return [
         difference_sentence(found),
         "",
-        *_table(header, rows),
+        *table_lines(header, rows),
         "",
     ]
 
@@ -174,7 +174,7 @@ def _latency_lines(report: DriftReport) -> list[str]:
     rows = latency_rows(report)
     if not rows:
         return []
-    return [*_table(("time of one image", "median", "90 %", "images"), rows), ""]
+    return [*table_lines(("time of one image", "median", "90 %", "images"), rows), ""]
 
 
 def _flip_lines(report: DriftReport) -> list[str]:
@@ -192,12 +192,13 @@ def _flip_lines(report: DriftReport) -> list[str]:
     ]
     changed = report.metrics.images - report.metrics.agreed
     lines = [f"## Images that changed their answer: {changed}, the worst first", ""]
-    lines += _table(("image", "truth", "reference", "candidate"), rows)
+    lines += table_lines(("image", "truth", "reference", "candidate"), rows)
     if changed > len(rows):
         lines += ["", f"The first {len(rows)}; the JSON report has {len(flips)}."]
     return lines
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table's lines, its cells escaped."""
     lines = [header, ["---"] * len(header), *([plain(cell) for cell in row] for row in rows)]
     return ["| " + " | ".join(cells) + " |" for cells in lines]

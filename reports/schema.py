@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ..drift import certificate, explanation, matrix, report
+from ..data import inspection
+from ..drift import certificate, evaluation, explanation, matrix, report
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 # Struct and field of what is left out of the files.
@@ -26,6 +27,12 @@ def schemas() -> dict[str, bytes]:
         ),
         "drift-report.schema.json": _schema(
             report.Document, "edgecls drift report", report.SCHEMA_VERSION
+        ),
+        "data.schema.json": _schema(
+            inspection.DataReport, "edgecls data", inspection.SCHEMA_VERSION
+        ),
+        "evaluation.schema.json": _schema(
+            evaluation.Evaluation, "edgecls evaluate", evaluation.SCHEMA_VERSION
         ),
         "drift-matrix.schema.json": _schema(
             matrix.Matrix, "edgecls drift of several sources", matrix.SCHEMA_VERSION

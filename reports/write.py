@@ -45,7 +45,7 @@ def write_report(report: DriftReport, path: Path, *, images: Path | None = None)
         ".sarif": lambda: to_sarif(report),
         ".html": lambda: to_html(report, images),
     }
-    _write(path, forms[check_report_path(path)]())
+    write_bytes(path, forms[check_report_path(path)]())
 
 
 def write_matrix(found: Matrix, path: Path) -> None:
@@ -76,7 +76,7 @@ def write_certificate(found: Certificate, path: Path) -> None:
         OSError: The file cannot be written.
     """
     as_json = check_certificate_path(path) == ".json"
-    _write(path, found.to_json() if as_json else as_utf8(certificate_to_html(found)))
+    write_bytes(path, found.to_json() if as_json else as_utf8(certificate_to_html(found)))
 
 
 def check_certificate_path(path: Path) -> str:
@@ -100,10 +100,11 @@ def _write_unjudged(
         ".md": lambda: as_utf8(as_markdown(found)),
         ".html": lambda: as_html(found),
     }
-    _write(path, forms[check_report_path(path, judged=False)]())
+    write_bytes(path, forms[check_report_path(path, judged=False)]())
 
 
-def _write(path: Path, data: str | bytes) -> None:
+def write_bytes(path: Path, data: str | bytes) -> None:
+    """Write a report whole; text as UTF-8."""
     write_atomic(path, data.encode() if isinstance(data, str) else data)
 
 

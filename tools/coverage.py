@@ -31,7 +31,7 @@ TIMEOUT_S: Final = 600
 CALIBRATION: Final = 8
 IMAGES: Final = 4
 # What decides the graph that torch gives, and what decides all that is made of it.
-_EXPORT: Final = ("export/torch_onnx.py", "export/simplify.py", "models/torchvision_ops.py")
+_EXPORT: Final = ("export/torch_onnx.py", "export/simplify.py", "core/torchvision_ops.py")
 _CONVERSION: Final = ("export", "calibration", "core", "tools/coverage.py", "tools/layers.py")
 
 
@@ -184,7 +184,7 @@ def _build(name: str) -> Any:
     """Return a module with random weights in which no part is dead."""
     import torch
 
-    from edgecls.models.torchvision_ops import import_timm, import_torchvision
+    from edgecls.core.torchvision_ops import import_timm, import_torchvision
 
     zoo, _, architecture = name.partition(":")
     torch.manual_seed(0)

@@ -14,9 +14,9 @@ from PIL import Image
 
 from edgecls.core.errors import CheckpointError, ModelError, UsageError
 from edgecls.core.preprocess import PRESETS, Preprocess
+from edgecls.core.torchvision_ops import import_timm, import_torchvision
 from edgecls.data.images import list_images
 from edgecls.models import load_model
-from edgecls.models.torchvision_ops import import_timm, import_torchvision
 from edgecls.models.zoo import _timm_preprocess, _torchvision_preprocess
 from edgecls.runtimes.preprocess import to_pixels
 
@@ -210,7 +210,7 @@ def test_inceptions_are_built_for_torchvisions_own_weights(name: str) -> None:
 
 
 def test_torchvision_imports_in_a_fresh_process() -> None:
-    code = "from edgecls.models.torchvision_ops import *; import_torchvision(); import_timm()"
+    code = "from edgecls.core.torchvision_ops import *; import_torchvision(); import_timm()"
 
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", code],

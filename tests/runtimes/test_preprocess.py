@@ -22,7 +22,7 @@ ONE = {"mean": (0.0,), "std": (1.0,)}
 def transforms() -> Any:
     """The transforms of torchvision, the oracle."""
     pytest.importorskip("torch")
-    from edgecls.models.torchvision_ops import import_torchvision
+    from edgecls.core.torchvision_ops import import_torchvision
 
     try:
         import_torchvision()

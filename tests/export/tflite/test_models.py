@@ -14,6 +14,7 @@ from torch import nn
 
 from edgecls.calibration.collect import collect_ranges
 from edgecls.calibration.placement import place_qdq
+from edgecls.core.torchvision_ops import import_timm, import_torchvision
 from edgecls.core.values import relative_difference
 from edgecls.export.passes import for_one_image, fuse
 from edgecls.export.simplify import simplify
@@ -21,7 +22,6 @@ from edgecls.export.tflite import lower, try_in_subprocess
 from edgecls.export.torch_onnx import TorchToOnnx
 from edgecls.models.cifar_resnet import CifarResNet
 from edgecls.models.lenet import LeNet5
-from edgecls.models.torchvision_ops import import_timm, import_torchvision
 from edgecls.targets.raspberry_pi import TARGET
 
 

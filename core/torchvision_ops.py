@@ -12,9 +12,7 @@ import sys
 from types import ModuleType
 from typing import Any, Final
 
-import torch
-
-from ..core.errors import MissingPackageError
+from .errors import MissingPackageError
 
 _SCHEMA: Final = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 # The schemas live as long as this object does.
@@ -36,6 +34,8 @@ def import_torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::nms" not in str(error) or _declared:
             raise
+    import torch
+
     # The failed import leaves some of its modules behind, half-made.
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
