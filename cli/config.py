@@ -14,9 +14,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
 TABLES: Final = (
-    "data", "evaluate",
-    "export", "calibrate", "predict", "drift", "verify", "bench", "doctor", "demo", "preprocess",
-    "devices",
+    "data", "train", "tune", "evaluate", "export", "calibrate", "predict", "drift", "verify",
+    "bench", "doctor", "demo", "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.
@@ -76,7 +75,7 @@ def _table(file: Path, document: dict[str, Any], command: str) -> dict[str, Any]
     if (
         "preprocess" in document
         and "preprocess" not in table
-        and command in {"evaluate", "export", "calibrate", "drift"}
+        and command in {"train", "tune", "evaluate", "export", "calibrate", "drift"}
     ):
         table["preprocess"] = file.name
     return table

@@ -20,6 +20,9 @@ from .text import printable_lines
 COMMANDS: Final = {
     "targets": "What can be built for, and what each can run.",
     "data": "Say what is in a data set, and what is wrong with it.",
+    "models": "List the classifiers that can be trained and exported, with what they cost.",
+    "train": "Train a classifier on images, from scratch or from a checkpoint.",
+    "tune": "Search for a training's best hyperparameters.",
     "evaluate": "Say how often a model is right, where it is wrong, and how sure it is.",
     "export": "Turn a trained classifier into one bundle per target.",
     "calibrate": "Measure the ranges of a model's tensors on images, or check the images.",

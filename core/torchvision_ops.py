@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from types import ModuleType
 from typing import Any, Final
 
@@ -17,14 +18,21 @@ from .errors import MissingPackageError
 _SCHEMA: Final = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 # The schemas live as long as this object does.
 _declared: list[Any] = []
+# The threads of a loader ask for it all at once.
+_mending: Final = threading.Lock()
 
 
 def import_torchvision() -> ModuleType:
-    """Return torchvision, mended where its operators are missing.
+    """Return torchvision, mended where its operators are missing; from any thread.
 
     Raises:
         MissingPackageError: torchvision is not installed.
     """
+    with _mending:
+        return _import_torchvision()
+
+
+def _import_torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except ModuleNotFoundError as error:
@@ -37,7 +45,7 @@ def import_torchvision() -> ModuleType:
     import torch
 
     # The failed import leaves some of its modules behind, half-made.
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+    for name in [name for name in list(sys.modules) if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     make: Any = torch.library.Library
     library = make("torchvision", "FRAGMENT")

@@ -16,7 +16,7 @@ import torch
 from ..core.errors import CheckpointError
 from ..core.files import sha256_file
 
-SUFFIXES: Final = (".pth", ".pt", ".th", ".tar", ".safetensors")
+SUFFIXES: Final = (".pth", ".pt", ".th", ".tar", ".ckpt", ".safetensors")
 # The averaged weights first: they are what such a training is judged by.
 _WRAPPERS: Final = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 _PREFIXES: Final = ("module.", "_orig_mod.")

@@ -8,6 +8,7 @@ import torch
 
 from ..core.errors import CheckpointError
 from .checkpoint import Checkpoint
+from .head import head_layers
 
 # Batch norm's counter: no inference uses it, and old checkpoints lack it.
 _COUNTER: Final = "num_batches_tracked"
@@ -17,14 +18,17 @@ Tensors = dict[str, torch.Tensor]
 
 
 def fit_checkpoint(
-    module: torch.nn.Module, checkpoint: Checkpoint, look_alike: str | None = None
-) -> tuple[str, ...]:
+    module: torch.nn.Module, checkpoint: Checkpoint, look_alike: str | None = None, *,
+    new_head: int | None = None,
+) -> tuple[str, ...]:  # fmt: skip
     """Load all weights into ``module``, each exactly once.
 
     Args:
         module: Changed in place.
         checkpoint: What to load.
         look_alike: An architecture that would take the same weights, for the message.
+        new_head: The module's number of classes, where a file without a head or with one for
+            another number is taken too: the module's own head is then kept as it is.
 
     Returns:
         What was done beyond taking them by name.
@@ -36,6 +40,8 @@ def fit_checkpoint(
     expected = _without_counters(state)
     found = _without_counters(checkpoint.tensors)
     notes = list(checkpoint.notes)
+    if new_head is not None:
+        expected, found = _without_head(module, expected, found, new_head, notes)
     if expected.keys() != found.keys():
         found = _renamed(expected, found, checkpoint)
         example = f", such as {look_alike}," if look_alike else ""
@@ -55,13 +61,37 @@ def fit_checkpoint(
     if types - {torch.float32}:
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
         notes.append(f"converted the weights from {names} to float32")
-    counters = {name: tensor for name, tensor in state.items() if name not in expected}
-    module.load_state_dict({**counters, **found}, strict=True)
+    module.load_state_dict({**state, **found}, strict=True)
     return tuple(notes)
 
 
 def _without_counters(tensors: Tensors) -> Tensors:
     return {name: tensor for name, tensor in tensors.items() if name.split(".")[-1] != _COUNTER}
+
+
+def _without_head(
+    module: torch.nn.Module, expected: Tensors, found: Tensors, classes: int, notes: list[str]
+) -> tuple[Tensors, Tensors]:
+    """Leave out what differs in the number of classes alone, or a head that the file lacks."""
+    sizes = {
+        name: len(found[name])
+        for name, tensor in expected.items()
+        if name in found and tensor.ndim and found[name].ndim == tensor.ndim
+        and len(tensor) == classes != len(found[name]) and tensor.shape[1:] == found[name].shape[1:]
+    }  # fmt: skip
+    absent = [name for name in expected if name not in found]
+    if len(set(sizes.values())) == 1:
+        left, why = list(sizes), f"the file's has {next(iter(sizes.values()))} classes"
+    elif absent and not found.keys() - expected.keys():
+        heads = tuple(f"{name}." for name in head_layers(module, classes))
+        left, why = [name for name in absent if name.startswith(heads)], "the file has none"
+    else:
+        return expected, found
+    notes.append(f"the head is new, with {classes} classes ({why}): {_listed(left)}")
+    return (
+        {name: tensor for name, tensor in expected.items() if name not in left},
+        {name: tensor for name, tensor in found.items() if name not in left},
+    )
 
 
 def _renamed(expected: Tensors, found: Tensors, checkpoint: Checkpoint) -> Tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -20,28 +21,33 @@ from .fit import fit_checkpoint
 from .graph import load_graph
 from .lenet import LeNet5
 from .loaded import LoadedModel
+from .trained import WEIGHTS, is_trained, read_record
 from .zoo import Architecture, build_timm, build_torchvision
 
 _CIFAR: Final = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
+OWN: Final = ("lenet5", *_CIFAR)
+"""The architectures that need no zoo."""
 _FORMS: Final = (
-    "timm:NAME, torchvision:NAME, lenet5, "
-    f"{', '.join(_CIFAR)}, package.module:callable, FILE.pt2 or FILE.onnx"
+    f"timm:NAME, torchvision:NAME, {', '.join(OWN)}, package.module:callable, FILE.pt2, FILE.onnx "
+    "or a folder of edgecls train; `edgecls models` lists them"
 )
-# Random weights are the same every time, so that an export of them can be repeated.
-_SEED: Final = 0
 
 
 def load_model(
-    source: str, *, weights: Path | None = None, num_classes: int | None = None
-) -> LoadedModel:
+    source: str, *, weights: Path | None = None, num_classes: int | None = None,
+    new_head: bool = False, seed: int = 0,
+) -> LoadedModel:  # fmt: skip
     """Build or read a classifier.
 
     Args:
         source: ``timm:NAME``, ``torchvision:NAME``, ``lenet5``, ``cifar_resnet20`` (32, 44, 56),
-            ``package.module:callable`` (found from the current folder too), or a ``.pt2`` or
-            ``.onnx`` file.
+            ``package.module:callable`` (found from the current folder too), a ``.pt2`` or
+            ``.onnx`` file, or a folder that ``edgecls train`` wrote.
         weights: A checkpoint. Nothing is ever downloaded: a zoo's model without one is random.
         num_classes: Size of the head, where it is not the architecture's own.
+        new_head: Whether weights for another number of classes are taken, without their head.
+        seed: Of random weights: they are the same every time, so that what is made of them can be
+            repeated.
 
     Raises:
         ModelError: There is no such model, or it cannot be built.
@@ -55,15 +61,21 @@ def load_model(
     path = Path(source)
     if path.suffix.lower() in {".pt2", ".onnx"}:
         return _load_file(source, path, weights, num_classes)
+    if is_trained(path):
+        return _load_trained(source, path, weights, num_classes)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        built, random = _build(source, num_classes)
+        torch.manual_seed(seed)
+        built = build(source, num_classes)
     module = built.module.cpu().eval()
     notes = built.notes
     sha256 = None
     if weights is not None:
         checkpoint = read_checkpoint(weights)
-        notes = (*fit_checkpoint(module, checkpoint, built.look_alike), *notes)
+        fitted = fit_checkpoint(
+            module, checkpoint, built.look_alike,
+            new_head=(built.num_classes or num_classes) if new_head else None,
+        )  # fmt: skip
+        notes = (*fitted, *notes)
         sha256 = checkpoint.sha256
     else:
         _check_finite(source, module)
@@ -75,7 +87,7 @@ def load_model(
         num_classes=built.num_classes,
         parameters=sum(value.numel() for value in module.parameters()),
         weights_sha256=sha256,
-        random_weights=random and weights is None,
+        random_weights=built.random and weights is None,
         notes=notes,
     )
 
@@ -95,21 +107,52 @@ def _load_file(
     return loaded
 
 
-def _build(source: str, num_classes: int | None) -> tuple[Architecture, bool]:
-    """Return the architecture and whether its weights are random."""
+def _load_trained(
+    source: str, folder: Path, weights: Path | None, num_classes: int | None
+) -> LoadedModel:
+    """Return the model of a training, whose record may come from elsewhere: it runs no code."""
+    record = read_record(folder)
+    if weights is not None:
+        raise UsageError(f"{source} holds its own weights; leave --weights out")
+    if num_classes not in {None, len(record.labels)}:
+        raise UsageError(
+            f"{source} has {len(record.labels)} classes, not {num_classes}; leave --num-classes out"
+        )
+    kind, separator, _ = record.architecture.partition(":")
+    if separator and kind not in {"timm", "torchvision"}:
+        raise UsageError(
+            f"{source} was trained from {record.architecture}, whose code is not run on a file's "
+            f"word; name it: {record.architecture} --weights {folder / WEIGHTS}"
+        )
+    loaded = load_model(
+        record.architecture, weights=folder / WEIGHTS, num_classes=len(record.labels)
+    )
+    return dataclasses.replace(
+        loaded, source=source, preprocess=record.preprocess, labels=record.labels
+    )
+
+
+def build(source: str, num_classes: int | None) -> Architecture:
+    """Return an architecture with its initial weights, as ``load_model`` calls it.
+
+    Raises:
+        ModelError: There is no such model, or it cannot be built.
+        UsageError: A callable takes no number of classes.
+        MissingPackageError: timm or torchvision is not installed.
+    """
     kind, separator, name = source.partition(":")
     if kind == "timm" and separator:
-        return build_timm(name, num_classes), True
+        return build_timm(name, num_classes)
     if kind == "torchvision" and separator:
-        return build_torchvision(name, num_classes), True
+        return build_torchvision(name, num_classes)
     if separator:
-        return _build_callable(source, kind, name, num_classes), False
+        return _build_callable(source, kind, name, num_classes)
     classes = 10 if num_classes is None else num_classes
     if source == "lenet5":
-        return _own(LeNet5(classes), classes, "mnist", (1, 28, 28)), True
+        return _own(LeNet5(classes), classes, "mnist", (1, 28, 28))
     if source in _CIFAR:
-        return _own(CifarResNet(_CIFAR[source], classes), classes, "cifar10", (3, 32, 32)), True
-    close = difflib.get_close_matches(source, ["lenet5", *_CIFAR], n=3, cutoff=0.6)
+        return _own(CifarResNet(_CIFAR[source], classes), classes, "cifar10", (3, 32, 32))
+    close = difflib.get_close_matches(source, OWN, n=3, cutoff=0.6)
     hint = f"did you mean {', '.join(close)}?" if close else f"expected {_FORMS}"
     raise ModelError(f"no model {source!r}; {hint}")
 
@@ -129,7 +172,9 @@ def _build_callable(
     arguments: dict[str, int] = {}
     if num_classes is not None:
         if "num_classes" not in inspect.signature(make).parameters:
-            raise UsageError(f"{source} takes no num_classes; leave --num-classes out")
+            raise UsageError(
+                f"{source} takes no num_classes; leave --num-classes out, or give it that parameter"
+            )
         arguments["num_classes"] = num_classes
     try:
         module = make(**arguments)
@@ -139,7 +184,7 @@ def _build_callable(
         raise ModelError(
             f"{source}: expected it to return a torch.nn.Module, found {type(module).__name__}"
         )
-    return Architecture(module=module, num_classes=num_classes)
+    return Architecture(module=module, num_classes=num_classes, random=False)
 
 
 def _find(source: str, module_name: str, name: str) -> Any:

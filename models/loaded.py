@@ -25,6 +25,7 @@ class LoadedModel:
         parameters: How many numbers were learned; None for ONNX.
         weights_sha256: Hash of the file that the weights came from; None where there is none.
         random_weights: Whether nothing was learned: no weights were given, and none are downloaded.
+        labels: Names of its classes in the order of its outputs, where the source says so.
         notes: What was done with the weights, one sentence each, for the user to read.
     """
 
@@ -38,4 +39,5 @@ class LoadedModel:
     parameters: int | None = None
     weights_sha256: str | None = None
     random_weights: bool = False
+    labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()

@@ -29,9 +29,10 @@ _INTERPOLATIONS: Final[dict[str, Interpolation]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """A module with random weights, and what its source knows about it.
+    """A module with its initial weights, and what its source knows about it.
 
     Attributes:
+        random: Whether nobody has trained these weights, as far as is known.
         look_alike: Another architecture that takes the same weights and answers differently.
     """
 
@@ -40,6 +41,7 @@ class Architecture:
     preprocess: Preprocess | None = None
     input_size: tuple[int, int, int] | None = None
     look_alike: str | None = None
+    random: bool = True
     notes: tuple[str, ...] = ()
 
 

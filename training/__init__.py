@@ -1,5 +1,10 @@
 """The training loop."""
 
-from .loop import TrainingResult, evaluate_classifier, save_weights, train_classifier
+from .batches import in_memory
+from .checkpoint import save_weights
+from .evaluation import evaluate
+from .history import Epoch
+from .loop import Fit
+from .settings import Settings
 
-__all__ = ["TrainingResult", "evaluate_classifier", "save_weights", "train_classifier"]
+__all__ = ["Epoch", "Fit", "Settings", "evaluate", "in_memory", "save_weights"]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-import torch
-
 from ..core.errors import CheckFailedError
 from ..core.preprocess import PRESETS
 from ..core.progress import Progress
 from ..core.values import Precision
+from ..data.dataset import Dataset
 from ..data.images import list_images
 from ..data.mnist import mnist_5k, write_image_folder
 from ..data.split import split_by_content
@@ -24,12 +21,12 @@ from ..models import load_model
 from ..runtimes import load
 from ..targets import TARGETS
 from ..targets.target import BackendName
-from ..training import save_weights, train_classifier
+from ..training import Fit, Settings, in_memory, save_weights
 from .answering import DataOptions
 from .drift import DriftOptions, drift
 from .export import ExportResult, export
 from .export_options import ExportOptions
-from .sources import ModelOptions, from_predictor
+from .sources import ModelOptions, from_predictor, torch_threads
 from .timing import Stages
 
 JUDGED: Final = 1000
@@ -97,17 +94,13 @@ def demo(out: Path, progress: Progress, *, seed: int = 0) -> DemoResult:
     with stages.stage("train LeNet-5"):
         module = load_model("lenet5").module
         assert module is not None
-        with _one_thread():
-            train_classifier(
-                module,
-                images[train][..., None],
-                labels[train],
-                preprocess=PRESETS["mnist"],
-                epochs=EPOCHS,
-                seed=seed,
-                label_smoothing=0.1,
-                progress=progress,
-            )
+        # Layers this small are faster so, and the weights do not depend on the number of cores.
+        with torch_threads(1):
+            settings = Settings(epochs=EPOCHS, seed=seed)
+            pixels = images[train][..., None]
+            digits = Dataset(name="digits", classes=_DIGITS, labels=labels[train], pixels=pixels)
+            batches, steps = in_memory(digits, PRESETS["mnist"], settings)
+            Fit(settings=settings, train=batches, steps_per_epoch=steps, progress=progress)(module)
         save_weights(module, weights)
     names = out / "labels.txt"
     names.write_text("\n".join(_DIGITS) + "\n", encoding="utf-8")
@@ -131,20 +124,6 @@ def demo(out: Path, progress: Progress, *, seed: int = 0) -> DemoResult:
             f"LeNet-5 was trained to {accuracy} %, expected {LOWEST_ACCURACY} % or more"
         )
     return DemoResult(export=exported, rows=rows, seconds=stages.seconds)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: layers this small are faster so, and the result is the same.
-
-    The weights then do not depend on how many cores a machine has.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _judge(path: Path, data: Path, weights: Path, progress: Progress) -> DemoRow:

@@ -24,7 +24,6 @@ from ..core.ranges import RangeTable
 from ..core.values import CALIBRATED, StepCheck
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
-from ..data.labels import read_labels
 from ..models import LoadedModel
 from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target
@@ -38,7 +37,7 @@ from .export_options import (
     require_images,
     require_int8,
 )
-from .graph import checked_graph, load_trained, resolve_input, run_onnx
+from .graph import checked_graph, labels_of, load_trained, resolve_input, run_onnx
 from .phone import phone_form
 from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
@@ -84,7 +83,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     with stages.stage("load model"):
         loaded = load_trained(options, progress)
         preprocess, size = resolve_input(loaded, given)
-        labels = read_labels(options.labels) if options.labels else None
+        labels = labels_of(loaded, options.labels)
         samples = real_samples(images, preprocess, size) if images else None
         if samples is None:
             if images:

@@ -15,6 +15,7 @@ from ..core.errors import CheckFailedError, GraphError, ModelError, PreprocessEr
 from ..core.preprocess import PRESETS, Preprocess
 from ..core.progress import Progress
 from ..core.values import Logits, StepCheck, Tensor, relative_difference
+from ..data.labels import Labels, read_labels
 from ..export.passes import canonical, fuse, without_softmax
 from ..export.quantized import is_quantized, refuse_other_forms, standard_qdq
 from ..export.simplify import inferred, simplify, to_opset
@@ -79,6 +80,13 @@ def load_trained(options: ModelChoice, progress: Progress) -> LoadedModel:
             "(or --allow-random-weights to try it as it is)"
         )
     return loaded
+
+
+def labels_of(loaded: LoadedModel, file: Path | None) -> Labels | None:
+    """Return the names in a file; without one, those that the model was trained with."""
+    if file is not None:
+        return read_labels(file)
+    return None if loaded.labels is None else Labels(names=loaded.labels)
 
 
 def resolve_input(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # A .pt2 file is a zip file too.
 _MODEL_SUFFIXES: Final = {".pt2", ".onnx"}
+# What the room of models calls it, whose import brings torch.
+_TRAINED: Final = "train.json"
 
 
 class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,10 +139,19 @@ class ModelOptions:
 
 
 def is_model(name: str) -> bool:
-    """Return whether what the user named is neither a bundle nor a file of logits."""
+    """Return whether what the user named is neither a bundle nor a file of logits.
+
+    A folder that ``edgecls train`` wrote is a model.
+    """
     path = Path(name)
     zipped = path.suffix not in _MODEL_SUFFIXES and path.is_file() and zipfile.is_zipfile(path)
-    return not (path.is_dir() or zipped or is_logits_file(path))
+    bundle = path.is_dir() and not _is_trained(path)
+    return not (bundle or zipped or is_logits_file(path))
+
+
+def _is_trained(folder: Path) -> bool:
+    # Asked of the bundle first: a worker that runs bundles does without torch.
+    return not (folder / "manifest.json").is_file() and (folder / _TRAINED).is_file()
 
 
 def from_predictor(predictor: Predictor) -> Live:
@@ -244,14 +255,14 @@ def _open_model(
     run = _runner(loaded, chosen, threads)
     blank = np.zeros((1, *size, chosen.channels), np.uint8)
     file = sha256_file(Path(name)) if Path(name).is_file() else None
-    is_file = file is not None and Path(name).suffix in _MODEL_SUFFIXES
+    is_file = (file is not None and Path(name).suffix in _MODEL_SUFFIXES) or Path(name).is_dir()
     return Live(
         name=name,
         backend="torch" if loaded.onnx is None else "onnxruntime",
         preprocess=chosen,
         size=size,
         classes=run(blank).shape[1],
-        labels=None,
+        labels=_labels(loaded.labels, None),
         logits=run,
         spec=SourceSpec(
             name=_absolute(name) if is_file else os.fsencode(name),
@@ -274,14 +285,14 @@ def _runner(
         return lambda pixels: runner(preprocess.normalize(pixels))
 
     def run(pixels: Pixels) -> Logits:
-        with _torch_threads(threads):
+        with torch_threads(threads):
             return run_torch(loaded, preprocess.normalize(pixels))
 
     return run
 
 
 @contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
+def torch_threads(threads: int | None) -> Iterator[None]:
     """Give torch so many threads; its setting is the process's, so it is put back."""
     import torch
 

@@ -209,9 +209,19 @@ def test_inceptions_are_built_for_torchvisions_own_weights(name: str) -> None:
     assert "transform_input=True" in loaded.notes[0]
 
 
-def test_torchvision_imports_in_a_fresh_process() -> None:
-    code = "from edgecls.core.torchvision_ops import *; import_torchvision(); import_timm()"
+FRESH = (
+    "from edgecls.core.torchvision_ops import *; import_torchvision(); import_timm()",
+    # As a loader's threads do, each for its first image.
+    "from concurrent.futures import ThreadPoolExecutor as Pool; import sys, threading;"
+    "sys.setswitchinterval(1e-6); start = threading.Barrier(8);"
+    "from edgecls.core.torchvision_ops import import_torchvision as load;"
+    "found = list(Pool(8).map(lambda _: (start.wait(), load())[1], range(8)));"
+    "assert [module.__name__ for module in found] == ['torchvision'] * 8",
+)
 
+
+@pytest.mark.parametrize("code", FRESH, ids=("one thread", "eight threads"))
+def test_torchvision_imports_in_a_fresh_process(code: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", code],
         capture_output=True,

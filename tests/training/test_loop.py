@@ -1,25 +1,29 @@
-"""The training loop: it learns real digits, the same way each time, and says when it diverges."""
+"""The training loop: it learns, the same way each time, and says when it diverges."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
-from edgecls.core.errors import TrainingError
+from edgecls.core.errors import DataError, ModelError, TrainingError
 from edgecls.core.preprocess import PRESETS
+from edgecls.data.dataset import Dataset
 from edgecls.data.mnist import mnist_5k
 from edgecls.data.split import split_by_content
 from edgecls.models import load_model
 from edgecls.models.lenet import LeNet5
-from edgecls.training import evaluate_classifier, save_weights, train_classifier
+from edgecls.training import Fit, Settings, evaluate, in_memory, save_weights
+from edgecls.training.distributed import Group
 
 T = TypeVar("T")
+Make = Callable[..., Fit]
+Tiny = Callable[..., torch.nn.Sequential]
 MNIST = PRESETS["mnist"]
 
 
@@ -39,101 +43,206 @@ class Recorder:
     def note(self, message: str) -> None: ...
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[np.ndarray, np.ndarray]:
+def digits() -> Dataset:
     images, labels = mnist_5k()
-    return images[..., None], labels
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset(name="digits", classes=names, labels=labels, pixels=images[..., None])
 
 
-def test_lenet_learns_mnist(digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def top1(module: torch.nn.Module, dataset: Dataset) -> float:
+    assert dataset.pixels is not None
+    batch = (MNIST.normalize(dataset.pixels), dataset.labels)
+    return evaluate(module, [batch], group=Group())[1]
+
+
+def test_lenet_learns_mnist(tmp_path: Path) -> None:
     """4,000 real digits to learn from, the other 1,000 to judge by; the weights survive a file."""
-    images, labels = digits
-    seen, unseen = split_by_content(images, labels, held_out=1000, seed=0)
+    every = digits()
+    assert every.pixels is not None
+    seen, unseen = split_by_content(every.pixels, every.labels, held_out=1000, seed=0)
+    settings = Settings(epochs=6)
+    batches, steps = in_memory(every.subset(seen), MNIST, settings)
     module = LeNet5()
 
-    result = train_classifier(
-        module, images[seen], labels[seen], preprocess=MNIST, epochs=6, seed=0, label_smoothing=0.1
-    )
-    accuracy = evaluate_classifier(module, images[unseen], labels[unseen], preprocess=MNIST)
+    history = Fit(settings=settings, train=batches, steps_per_epoch=steps)(module)
+    accuracy = top1(module, every.subset(unseen))
     save_weights(module, tmp_path / "lenet.safetensors")
     again = load_model("lenet5", weights=tmp_path / "lenet.safetensors").module
 
     assert accuracy >= 97.0
-    assert result.steps == 6 * 125
-    assert list(result.losses) == sorted(result.losses, reverse=True)
+    assert history[-1].steps == 6 * 125
+    losses = [row.train_loss for row in history]
+    assert losses == sorted(losses, reverse=True)
     assert not module.training
     assert again is not None
-    assert evaluate_classifier(again, images[unseen], labels[unseen], preprocess=MNIST) == accuracy
+    assert top1(again, every.subset(unseen)) == accuracy
 
 
-def trained(images: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, torch.Tensor]:
-    module = load_model("lenet5").module
-    assert module is not None
-    train_classifier(module, images, labels, preprocess=MNIST, epochs=1, seed=seed)
-    return dict(module.state_dict())
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_every_optimizer_learns_stripes(make_fit: Make, tiny: Tiny, optimizer: Any) -> None:
+    settings = Settings(epochs=8, batch=16, optimizer=optimizer, learning_rate=0.02)
+
+    history = make_fit(settings)(tiny())
+
+    assert history[-1].val_top1 is not None
+    assert history[-1].val_top1 > 75
+    assert history[-1].train_loss < history[0].train_loss
 
 
-def test_the_same_seed_gives_the_same_weights(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images, labels = digits[0][::20], digits[1][::20]
+def test_the_same_seed_gives_the_same_weights(make_fit: Make, tiny: Tiny) -> None:
     state = torch.get_rng_state()
-    first, second, other = (trained(images, labels, seed) for seed in (1, 1, 2))
+    found = []
+    for seed in (1, 1, 2):
+        module = tiny()
+        make_fit(Settings(epochs=2, batch=16, seed=seed))(module)
+        found.append(module.state_dict())
 
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert not all(torch.equal(found[0][name], found[2][name]) for name in found[0])
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_divergence_names_the_step(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images, labels = digits[0][:128], digits[1][:128]
+def test_one_step_by_hand(make_fit: Make) -> None:
+    """Label smoothing, Nesterov's step and decay, written out: two classes, one weight matrix."""
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    weight, bias = (value.detach().clone().double() for value in module.parameters())
+    images = np.random.default_rng(0).normal(size=(2, 3, 2, 2)).astype(np.float32)
+    labels = np.asarray([2, 0])
+    settings = Settings(
+        epochs=1, batch=2, schedule="constant", learning_rate=0.5, weight_decay=0.1,
+        label_smoothing=0.3,
+    )  # fmt: skip
 
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ of epoch \d+"):
-        train_classifier(
-            LeNet5(), images, labels, preprocess=MNIST, epochs=5, seed=0, learning_rate=1e18
-        )
+    (row,) = Fit(settings=settings, train=lambda _: [(images, labels)], steps_per_epoch=1)(module)
+
+    x = torch.from_numpy(images).double().reshape(2, 12)
+    share = torch.softmax(x @ weight.T + bias, 1)
+    target = torch.full((2, 3), 0.1, dtype=torch.float64)
+    target[0, 2] = target[1, 0] = 0.8
+    gradient = (share - target).T @ x / 2 + 0.1 * weight
+    # The first step of Nesterov's momentum: g + 0.9 g.
+    expected = weight - 0.5 * 1.9 * gradient
+    assert torch.allclose(module[1].weight.double(), expected, atol=1e-6)
+    assert row.train_loss == pytest.approx(float(-(target * share.log()).sum(1).mean()), rel=1e-6)
 
 
-def test_progress_counts_epochs(digits: tuple[np.ndarray, np.ndarray]) -> None:
+def test_gradients_are_clipped() -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    before = [value.detach().clone() for value in module.parameters()]
+    images = np.full((2, 3, 2, 2), 100, np.float32)
+    settings = Settings(
+        epochs=1, batch=2, schedule="constant", learning_rate=1.0, momentum=0, weight_decay=0,
+        clip_norm=0.01,
+    )  # fmt: skip
+
+    Fit(settings=settings, train=lambda _: [(images, np.asarray([0, 1]))], steps_per_epoch=1)(
+        module
+    )
+
+    moved = torch.cat([(b - a).flatten() for a, b in zip(module.parameters(), before, strict=True)])
+    assert float(moved.detach().norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_soft_labels_are_learned_from() -> None:
+    """What mixup gives: probabilities; a half-and-half target has log(2) as its least loss."""
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    images = np.zeros((4, 3, 1, 1), np.float32)
+    soft = np.full((4, 2), 0.5, np.float32)
+    settings = Settings(epochs=20, batch=4, label_smoothing=0, learning_rate=0.3)
+
+    history = Fit(settings=settings, train=lambda _: [(images, soft)], steps_per_epoch=1)(module)
+
+    assert history[-1].train_loss == pytest.approx(np.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_divergence_names_the_step_and_keeps_the_checkpoint(
+    make_fit: Make, tiny: Tiny, tmp_path: Path, at: int
+) -> None:
+    settings = Settings(epochs=3, batch=16)
+    good = make_fit(settings)
+
+    def train(epoch: int) -> Iterator[Any]:
+        for step, (images, labels) in enumerate(good.train(epoch)):
+            yield (images * np.float32(np.nan) if (epoch, step) == (at, 3) else images), labels
+
+    module = tiny()
+    with pytest.raises(
+        TrainingError, match=rf"the loss is nan at step 4 of epoch {at + 1}; .*kept"
+    ):
+        make_fit(settings, tmp_path, train=train)(module)
+
+    kept = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in kept.values())
+    again = make_fit(settings, tmp_path)(tiny(), resume=True)
+    assert again == make_fit(settings)(tiny())
+
+
+def test_weights_that_end_as_nan_are_not_kept(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    images = np.full((2, 3, 1, 1), 1e30, np.float32)
+    settings = Settings(epochs=1, batch=2, learning_rate=1e30, schedule="constant")
+
+    with pytest.raises(TrainingError, match=r"NaN or infinity in 1\.weight"):
+        Fit(settings=settings, train=lambda _: [(images, np.asarray([0, 1]))], steps_per_epoch=1,
+            out=tmp_path)(module)  # fmt: skip
+
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_progress_counts_steps(make_fit: Make, tiny: Tiny) -> None:
     recorder = Recorder()
 
-    train_classifier(
-        LeNet5(),
-        digits[0][:64],
-        digits[1][:64],
-        preprocess=MNIST,
-        epochs=2,
-        seed=0,
-        progress=recorder,
-    )
+    make_fit(Settings(epochs=2, batch=16), progress=recorder)(tiny())
 
-    assert recorder.tracked == [("training", 2, 2)]
+    assert recorder.tracked == [("epoch 1/2", 6, 6), ("epoch 2/2", 6, 6)]
 
 
-def test_weights_are_decayed_and_biases_are_not() -> None:
-    """With zero gradients one step shrinks the matrix by lr * decay * (1 + momentum) exactly."""
-    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 2))
-    with torch.no_grad():
-        module[1].weight.fill_(1.0)
-        module[1].bias.fill_(1.0)
-    images = np.zeros((2, 28, 28, 1), np.uint8)
-    images[:] = 33  # (33 / 255 - 0.1307) / 0.3081 is nearly zero: 0.0041
-    labels = np.asarray([0, 1])
-    before = module[1].bias.detach().clone()
+def test_early_stopping_ends_with_the_best_weights(
+    make_fit: Make, tiny: Tiny, tmp_path: Path
+) -> None:
+    settings = Settings(epochs=50, batch=16, patience=2, learning_rate=1e-12)
+    module = tiny()
 
-    train_classifier(
-        module, images, labels, preprocess=MNIST, epochs=4, seed=0, batch=2, weight_decay=0.5
-    )
+    history = make_fit(settings, tmp_path)(module)
 
-    assert torch.equal(module[1].bias, before)
-    assert float(module[1].weight.detach().max()) < 0.97
-    assert torch.equal(module[1].weight[0], module[1].weight[1])
+    assert len(history) < 50
+    kept = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert kept.keys() == module.state_dict().keys()
+
+
+def test_averaged_weights_are_what_is_judged_and_kept(
+    make_fit: Make, tiny: Tiny, unseen: tuple[Any, Any], tmp_path: Path
+) -> None:
+    module = tiny()
+    history = make_fit(Settings(epochs=3, batch=16, ema=0.9), tmp_path)(module)
+
+    assert evaluate(module, [unseen], group=Group()) == (history[-1].val_loss, history[-1].val_top1)
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert torch.equal(content["state_dict_ema"]["0.weight"], module[0].weight)
+    assert not torch.equal(content["state_dict"]["0.weight"], module[0].weight)
+
+
+def test_a_module_with_auxiliary_heads_is_refused() -> None:
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.fc(x.flatten(1)), 0
+
+    batch = (np.zeros((2, 3, 1, 1), np.float32), np.asarray([0, 1]))
+
+    with pytest.raises(ModelError, match="answers with a tuple"):
+        Fit(settings=Settings(epochs=1, batch=2), train=lambda _: [batch], steps_per_epoch=1)(Two())
+
+
+def test_batches_that_are_missing(make_fit: Make, tiny: Tiny) -> None:
+    batch = (np.zeros((2, 3, 8, 8), np.float32), np.asarray([0, 1]))
+
+    with pytest.raises(DataError, match="expected 6 batches, found 2"):
+        make_fit(Settings(epochs=1, batch=16), train=lambda _: [batch] * 2)(tiny())
 
 
 def test_accuracy_is_a_percentage() -> None:
@@ -145,29 +254,9 @@ def test_accuracy_is_a_percentage() -> None:
     images = np.zeros((8, 4, 4, 1), np.uint8)
     images[3:] = 255
     labels = np.asarray([0, 0, 0, 1, 1, 1, 0, 0])
+    batches = [(MNIST.normalize(images[k : k + 3]), labels[k : k + 3]) for k in (0, 3, 6)]
 
-    assert evaluate_classifier(Ink(), images, labels, preprocess=MNIST, batch=3) == 75.0
-
-
-@pytest.mark.parametrize(
-    ("images", "labels", "epochs"),
-    [
-        ((5, 28, 28, 1), 5, 1),
-        ((64, 28, 28), 64, 1),
-        ((64, 28, 28, 1), 63, 1),
-        ((64, 28, 28, 1), 64, 0),
-    ],
-)
-def test_shapes_that_do_not_fit(images: tuple[int, ...], labels: int, epochs: int) -> None:
-    with pytest.raises(ValueError, match="expected images"):
-        train_classifier(
-            LeNet5(),
-            np.zeros(images, np.uint8),
-            np.zeros(labels, np.int64),
-            preprocess=MNIST,
-            epochs=epochs,
-            seed=0,
-        )
+    assert evaluate(Ink(), batches, group=Group())[1] == 75.0
 
 
 def test_weights_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ import torch
 from edgecls.bundle import Bundle, Draft, write_bundles
 from edgecls.bundle.manifest import Manifest
 from edgecls.core.progress import Quiet
+from edgecls.data.dataset import Dataset
 from edgecls.drift.explanation import Explanation
 from edgecls.models import load_model
 from edgecls.runtimes import load
 from edgecls.runtimes.preprocess import to_pixels
-from edgecls.training import save_weights, train_classifier
+from edgecls.training import Fit, Settings, in_memory, save_weights
 from edgecls.workflows.answering import DataOptions
 from edgecls.workflows.export import export
 from edgecls.workflows.export_options import ExportOptions
@@ -127,9 +128,10 @@ def signs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signs]:
         module = load_model(SOURCE).module
         assert module is not None
         pixels = np.stack([to_pixels(image, preprocess) for image in images])
-        train_classifier(
-            module, pixels, classes, preprocess=preprocess, epochs=6, seed=0, learning_rate=0.1
-        )
+        settings = Settings(epochs=6, learning_rate=0.1, label_smoothing=0.0)
+        signs = Dataset(name="signs", classes=drawing.CLASSES, labels=classes, pixels=pixels)
+        batches, steps = in_memory(signs, preprocess, settings)
+        Fit(settings=settings, train=batches, steps_per_epoch=steps)(module)
         save_weights(module, root / "signs.safetensors")
         export(
             ExportOptions(
