@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Of training/settings.py, whose import brings torch.
 OPTIMIZERS: Final = ("sgd", "adam", "adamw")
 SCHEDULES: Final = ("one-cycle", "cosine", "step", "constant")
-AUGMENTS: Final = ("none", "light", "standard", "strong")
+AUGMENTS: Final = ("none", "shift", "light", "standard", "strong")
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STARTS: Final = ("weights", "preprocess", "freeze", "device", "threads")
