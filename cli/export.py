@@ -13,6 +13,7 @@ from .config import config_option
 from .options import workstation
 
 if TYPE_CHECKING:
+    from ..export.preflight import Preflight
     from ..workflows.export import ExportResult
 
 _SHOWN = 10
@@ -56,6 +57,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--strict-int8", is_flag=True,
     help="Fail (exit 1) where an int8 file computes something in float.",
+)  # fmt: skip
+@click.option(
+    "--jetpack", metavar="VERSION",
+    help="Check what ships to a Jetson against this JetPack's TensorRT, e.g. 6.2.",
+)  # fmt: skip
+@click.option(
+    "--module", metavar="NAME",
+    help="With --jetpack: the Jetson module, e.g. orin-nano; says what its DLA would run.",
 )  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -103,6 +112,7 @@ def _to_json(result: ExportResult) -> dict[str, Any]:
             }
             for bundle in result.bundles
         ],
+        "preflight": msgspec.to_builtins(result.preflight),
         "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
     }
 
@@ -142,5 +152,22 @@ def _print(result: ExportResult) -> None:
         checks.add_row(f"{step.step} (against {step.against})", f"{step.max_difference:.2g}", limit)
     out.print()
     out.print(checks)
+    if result.preflight is not None:
+        out.print(f"\n{_preflight(result.preflight)}", markup=False, highlight=False)
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
     out.print(f"\n{times}")
+
+
+def _preflight(found: Preflight) -> str:
+    where = f"JetPack {found.jetpack}" + (f", {found.module}" if found.module else "")
+    nodes = sum(found.operators.values())
+    lines = [f"{where}: TensorRT {found.tensorrt} takes all {nodes} nodes (by its tables)"]
+    lines += found.notes
+    if found.dla:
+        on = [node for node in found.dla if node.runs == "dla"]
+        lines.append(f"DLA ({found.dla_cores} cores): {len(on)} of {len(found.dla)} nodes can run")
+        left = [node for node in found.dla if node.runs != "dla"]
+        places = {"gpu": "on the GPU", "unknown": "not known"}
+        reasons = dict.fromkeys(f"{places[n.runs]}: {n.operator}, {n.reason}" for n in left)
+        lines += [f"  {reason}" for reason in sorted(reasons)[:_SHOWN]]
+    return "\n".join(lines)

@@ -34,6 +34,8 @@ COMMANDS: Final = {
     "drift": "Say what a conversion cost, and judge it.",
     "inspect": "Say what is in a bundle.",
     "verify": "Check a bundle: hashes, schema, golden samples.",
+    "bench": "Measure a bundle: latency, memory, cold start, throttling.",
+    "bench compare": "Say whether a measurement is slower than another.",
     "certify": "Certify that devices answer alike to the same images.",
     "doctor": "Say what this machine can export and run, and what is missing.",
     "device create": "Make a Raspberry Pi that runs here, emulated.",

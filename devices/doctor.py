@@ -6,12 +6,9 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
-from typing import Final, Literal
-
-import msgspec
+from typing import Final
 
 from ..core.errors import MissingError
 from ..core.version import VERSION
@@ -20,6 +17,8 @@ from ..runtimes.cuda import current_device
 from ..runtimes.tensorrt_build import tensorrt_rtx_available
 from ..targets import TARGETS
 from ..targets.target import BackendName, Target
+from .board import ROOT, examine_board, jetpack_of, l4t_release, system_tensorrt
+from .finding import Finding as Finding
 
 # What the workstation's half imports, and the extra that brings it.
 _EXPORT: Final = {
@@ -35,7 +34,6 @@ _EXPORT: Final = {
     "flatbuffers": "flatbuffers",
 }
 _ZOO: Final = {"timm": "timm", "torchvision": "torchvision"}
-SYSTEM_PYTHON: Final = Path("/usr/bin/python3")
 _DEVICE: Final = ("numpy", "pillow", "msgspec", "click", "rich")
 
 _EXTRAS: Final[dict[BackendName, str]] = {name: name for name in BACKENDS} | {
@@ -43,37 +41,26 @@ _EXTRAS: Final[dict[BackendName, str]] = {name: name for name in BACKENDS} | {
 }
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at.
+def examine(root: Path = ROOT) -> list[Finding]:
+    """Look at this machine; nothing of the workstation's half is imported, nothing is changed.
 
-    Attributes:
-        name: What.
-        state: "ok" works, "missing" does not and could, "info" is neither.
-        detail: What was found.
-        fix: What to do; empty where nothing is to be done.
+    Args:
+        root: What is read as "/" for what a board says of itself.
     """
-
-    name: str
-    state: Literal["ok", "missing", "info"]
-    detail: str
-    fix: str = ""
-
-
-def examine() -> list[Finding]:
-    """Look at this machine; nothing of the workstation's half is imported, nothing is changed."""
     return [
         Finding(name="edgecls", state="info", detail=VERSION),
         _python(),
         _machine(),
-        *_jetson(),
+        *examine_board(root),
         *(_package(name) for name in _DEVICE),
         _gpu(),
         *(_backend(name) for name in BACKENDS),
-        *_system_tensorrt(),
+        *_hidden_tensorrt(root),
+        *_cuda_bindings(root),
         _export(),
         _zoo(),
         _engine_builder(),
-        *(_runs(target) for target in TARGETS.values()),
+        *(_runs(target, root) for target in TARGETS.values()),
     ]
 
 
@@ -95,26 +82,6 @@ def _machine() -> Finding:
         fix = "install the 64-bit system, or use tflite-runtime with Debian's numpy and Pillow"
         return Finding(name="machine", state="missing", detail=detail, fix=fix)
     return Finding(name="machine", state="info", detail=detail)
-
-
-def _jetson() -> list[Finding]:
-    release = _text(Path("/etc/nv_tegra_release"))
-    if not release:
-        return []
-    return [Finding(name="jetson linux", state="info", detail=jetson_release(release))]
-
-
-def jetson_release(text: str) -> str:
-    """Return Jetson Linux's version and its JetPack from the text of ``/etc/nv_tegra_release``.
-
-    Source: NVIDIA's JetPack archive, https://developer.nvidia.com/embedded/jetpack-archive
-    """
-    parts = [part.strip() for part in text.lstrip("# ").split(",")]
-    major = parts[0].removeprefix("R").split(" ")[0]
-    revision = parts[1].removeprefix("REVISION:").strip() if len(parts) > 1 else ""
-    jetpack = {"32": "4", "34": "5", "35": "5", "36": "6", "38": "7"}.get(major)
-    version = f"L4T {major}.{revision}" if revision else f"L4T {major}"
-    return f"{version} (JetPack {jetpack})" if jetpack else version
 
 
 def _package(name: str) -> Finding:
@@ -146,31 +113,42 @@ def _backend(name: BackendName) -> Finding:
     return Finding(name=title, state="ok", detail=version)
 
 
-def _system_tensorrt() -> list[Finding]:
+def _hidden_tensorrt(root: Path) -> list[Finding]:
     """Find the TensorRT that JetPack gave the system's Python and a virtual environment hides."""
-    if sys.prefix == sys.base_prefix or importlib.util.find_spec("tensorrt") is not None:
+    found = system_tensorrt(root)
+    if found is None or importlib.util.find_spec("tensorrt") is not None:
         return []
-    if not SYSTEM_PYTHON.exists():
-        return []
-    code = "import importlib.metadata as m; print(m.version('tensorrt'))"
-    try:
-        done = subprocess.run(
-            [SYSTEM_PYTHON, "-I", "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    if done.returncode:
-        return []
+    version, folder = found
+    python = folder.parent.name
+    own = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    detail = f"{version} is in {python}'s packages, and hidden from this environment"
+    if python not in ("python3", own):
+        detail += f", which has {own}"
     return [
         Finding(
             name="tensorrt of the system",
             state="missing",
-            detail=f"{done.stdout.strip()} is in {SYSTEM_PYTHON}, and hidden from this environment",
-            fix="make the environment again: python3 -m venv --system-site-packages DIR",
+            detail=detail,
+            fix=f"make the environment again: {python} -m venv --system-site-packages DIR",
+        )
+    ]
+
+
+def _cuda_bindings(root: Path) -> list[Finding]:
+    """Hold cuda-bindings against the JetPack's CUDA: pip takes the newest, which may not fit."""
+    system = jetpack_of(l4t_release(_text(root / "etc/nv_tegra_release")))
+    version = _version("cuda-bindings")
+    if system is None or version is None:
+        return []
+    major = system.cuda.split(".")[0]
+    if version.split(".")[0] == major:
+        return [Finding(name="cuda-bindings", state="ok", detail=version)]
+    return [
+        Finding(
+            name="cuda-bindings",
+            state="missing",
+            detail=f"{version}, but JetPack {system.version} has CUDA {system.cuda}",
+            fix=f"run: pip install 'cuda-bindings=={major}.*'",
         )
     ]
 
@@ -207,7 +185,7 @@ def _engine_builder() -> Finding:
     return Finding(name="engine builder", state="ok", detail=f"TensorRT-RTX {version}")
 
 
-def _runs(target: Target) -> Finding:
+def _runs(target: Target, root: Path = ROOT) -> Finding:
     """Say what would run a bundle of this target here."""
     title = f"run {target.name}"
     for name in target.backends:
@@ -217,6 +195,9 @@ def _runs(target: Target) -> Finding:
         if why_not(name) is None:
             detail = f"only as a simulation: --backend {name}"
             return Finding(name=title, state="info", detail=detail)
+    if target.jetpack and (root / "etc/nv_tegra_release").exists():
+        detail, _, fix = str(why_not(target.backends[0])).partition("; ")
+        return Finding(name=title, state="missing", detail=detail, fix=fix)
     extra = (*target.simulators, *target.backends)[0]
     fix = f"run: pip install 'edgecls[{_EXTRAS[extra]}]'"
     return Finding(name=title, state="missing", detail="no backend for it", fix=fix)

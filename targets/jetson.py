@@ -27,4 +27,5 @@ TARGET: Final = Target(
     scheme=SCHEME,
     tolerances=TOLERANCES,
     base_precision="fp16",
+    jetpack=True,
 )

@@ -48,6 +48,7 @@ class Target:
         tolerances: By precision.
         base_precision: What runs where int8 does not: FP16 under Q/DQ, or float32.
         engine: Whether a TensorRT engine can be built for it on the machine that exports.
+        jetpack: Whether its devices run JetPack, and its graphs can be checked for one.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Target:
     tolerances: dict[Precision, Tolerance]
     base_precision: Precision = "fp32"
     engine: bool = False
+    jetpack: bool = False
 
     def scheme_for(self, precision: Precision) -> QuantScheme:
         """Return how the target quantizes for a calibrated precision."""

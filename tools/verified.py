@@ -39,6 +39,9 @@ NEVER: Final = (
      "the code path is tested against a stand-in for the bindings"),
     ("a calibration cache in a TensorRT", "its text is round-trip tested; TensorRT 11 reads none"),
     ("a device over SSH that is not this machine", "a real sshd and virtual Pis, on loopback"),
+    ("bench: what vcgencmd, jetson-stats, NVML and RAPL tell of a board",
+     "their readers are tested on files in those layouts"),
+    ("training on a GPU: mixed precision, nccl", "on CPUs alone, two processes with gloo"),
     ("the CI templates of examples/ci on GitHub and GitLab", "their commands are parsed by a test"),
 )  # fmt: skip
 

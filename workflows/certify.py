@@ -31,7 +31,10 @@ from ..runtimes.verify import Verification
 
 _ROWS: Final = 256
 # What of a device can change an answer; not the rest of what its doctor says, nor its paths.
-_TOLD: Final = ("edgecls", "python", "machine", "jetson linux", "numpy", "pillow", "nvidia gpu")
+_TOLD: Final = (
+    "edgecls", "python", "machine", "jetson linux", "numpy", "pillow", "nvidia gpu",
+    "nvidia driver", "jetpack tensorrt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from ..core.ranges import RangeTable
 from ..core.values import CALIBRATED, StepCheck
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
+from ..export.preflight import Preflight, preflight
 from ..models import LoadedModel
 from ..runtimes.preprocess import pixels_to_png
 from ..targets import Target
@@ -33,6 +34,7 @@ from .export_options import (
     ExportOptions,
     check_options,
     check_strict,
+    device_of,
     own_precision,
     require_images,
     require_int8,
@@ -56,10 +58,17 @@ class ExportedBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What an export made, and what each stage took in seconds."""
+    """What an export made.
+
+    Attributes:
+        bundles: As written.
+        seconds: What each stage took.
+        preflight: What the check of the first graph for a JetPack found, where one was asked for.
+    """
 
     bundles: tuple[ExportedBundle, ...]
     seconds: dict[str, float] = field(default_factory=dict)
+    preflight: Preflight | None = None
 
 
 def export(options: ExportOptions, progress: Progress) -> ExportResult:
@@ -98,6 +107,9 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
             samples = synthetic_samples(preprocess, size, options.seed)
     tensors = preprocess.normalize(samples.pixels)
     graph = checked_graph(loaded, preprocess=preprocess, size=size, tensors=tensors, stages=stages)
+    device = device_of(options, targets)
+    if device is not None and not graph.quantized:
+        preflight(graph.model, *device)  # before the minutes of calibration
     if labels is not None:
         labels.check(graph.num_classes)
     table: RangeTable | None = None
@@ -154,6 +166,13 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         made = [_with_phone(*item, preprocess, names, samples, name) for item in made]
     if options.keep_graphs is not None:
         _keep(options.keep_graphs, {"float": graph.model, **builder.graphs})
+    checked = [
+        preflight(onnx.load_from_string(item.data), *device)
+        for target, built, _ in made
+        if target.jetpack and device is not None
+        for item in built
+        if item.artefact.format == "onnx"
+    ]
     common = Manifest(
         target="",
         precision=precision,
@@ -187,6 +206,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
             for draft, manifest in zip(drafts, written, strict=True)
         ),
         seconds=stages.seconds,
+        preflight=next(iter(checked), None),
     )
 
 

@@ -11,7 +11,8 @@ from ..core.errors import CheckFailedError, UsageError
 from ..core.ranges import CalibrationMethod
 from ..core.values import CALIBRATED, Precision, StepCheck
 from ..export.quantized import activation_bits
-from ..targets import Target, get_target
+from ..targets import TARGETS, Target, get_target
+from ..targets.jetpack import JetPack, Module, choose
 from .artefacts import Built
 from .graph import CheckedGraph
 
@@ -42,6 +43,8 @@ class ExportOptions:
         keep_graphs: A folder for the ONNX graphs between the stages.
         phone: Whether TFLite bundles also carry the file for phones.
         strict_int8: Whether something left in float is an error in files of a calibrated precision.
+        jetpack: The JetPack of the device, whose TensorRT the graphs are checked for.
+        module: The Jetson module, likewise.
     """
 
     source: str
@@ -61,6 +64,8 @@ class ExportOptions:
     keep_graphs: Path | None = None
     phone: bool = False
     strict_int8: bool = False
+    jetpack: str | None = None
+    module: str | None = None
 
 
 def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision]:
@@ -79,11 +84,32 @@ def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision
     if options.phone and all(target.ships != "tflite" for target in targets):
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
     check_strict(options, precision)
+    device_of(options, targets)
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
     if options.calib_table is not None and precision not in CALIBRATED:
         raise UsageError(f"--calib-table is for calibrated precisions, not for {precision}")
     return targets, precision
+
+
+def device_of(
+    options: ExportOptions, targets: tuple[Target, ...]
+) -> tuple[JetPack, Module | None] | None:
+    """Return the JetPack and the module that were asked for.
+
+    Raises:
+        UsageError: They are not in the table, do not go together, or no target runs JetPack.
+    """
+    if options.jetpack is None:
+        if options.module is not None:
+            raise UsageError(
+                "--module needs --jetpack VERSION; edgecls targets --module lists them"
+            )
+        return None
+    if not any(target.jetpack for target in targets):
+        runs = ", ".join(target.name for target in TARGETS.values() if target.jetpack)
+        raise UsageError(f"--jetpack is for the target {runs}; add --target {runs}")
+    return choose(options.jetpack, options.module)
 
 
 def check_strict(options: ExportOptions, precision: Precision) -> None:

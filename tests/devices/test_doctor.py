@@ -11,7 +11,7 @@ import pytest
 
 from edgecls.core.errors import BackendUnavailableError, MissingPackageError
 from edgecls.devices import doctor
-from edgecls.devices.doctor import Finding, examine, jetson_release
+from edgecls.devices.doctor import Finding, examine
 from edgecls.runtimes.backends import BACKENDS, why_not
 from edgecls.targets import TARGETS
 
@@ -129,26 +129,6 @@ def test_the_fix_of_an_error_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.fix == "run: pip install 'edgecls[litert]'"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (
-            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64",
-            "L4T 36.4.3 (JetPack 6)",
-        ),
-        (
-            "# R35 (release), REVISION: 5.0, GCID: 35550185, BOARD: t186ref",
-            "L4T 35.5.0 (JetPack 5)",
-        ),
-        ("# R38 (release), REVISION: 2.0, GCID: 1", "L4T 38.2.0 (JetPack 7)"),
-        ("# R99 (release), REVISION: 1.0, GCID: 1", "L4T 99.1.0"),
-        ("# R36", "L4T 36 (JetPack 6)"),
-    ],
-)
-def test_jetson_release(text: str, expected: str) -> None:
-    assert jetson_release(text) == expected
-
-
 def test_a_32_bit_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "armv7l")
 
@@ -161,19 +141,45 @@ def test_an_old_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._python().fix == "use Python 3.10 to 3.13"
 
 
-def test_a_hidden_tensorrt_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hidden_tensorrt_is_found(tmp_path: Path) -> None:
     """JetPack's TensorRT: in the system's Python, not in the environment's."""
-    python = tmp_path / "python3"
-    python.write_text("#!/bin/sh\necho 10.3.0\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(doctor, "SYSTEM_PYTHON", python)
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     if doctor.importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed here")
+    assert doctor._hidden_tensorrt(tmp_path) == []
+    packages = tmp_path / "usr/lib/python3.10/dist-packages"
+    (packages / "tensorrt-10.3.0.dist-info").mkdir(parents=True)
 
-    (found,) = doctor._system_tensorrt()
+    (found,) = doctor._hidden_tensorrt(tmp_path)
 
-    assert found.detail.startswith("10.3.0 is in")
-    assert "--system-site-packages" in found.fix
-    python.write_text("#!/bin/sh\nexit 1\n")
-    assert doctor._system_tensorrt() == []
+    assert found.detail.startswith("10.3.0 is in python3.10's packages")
+    assert found.fix.endswith("python3.10 -m venv --system-site-packages DIR")
+    if sys.version_info[:2] != (3, 10):
+        assert f"which has python3.{sys.version_info[1]}" in found.detail
+
+
+@pytest.mark.parametrize(("version", "state"), [("12.9.1", "ok"), ("13.0.2", "missing")])
+def test_cuda_bindings_must_fit_the_jetpack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, state: str
+) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    assert doctor._cuda_bindings(tmp_path) == []
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3, GCID: 1")
+
+    (found,) = doctor._cuda_bindings(tmp_path)
+
+    assert found.state == state
+    assert found.fix == ("" if state == "ok" else "run: pip install 'cuda-bindings==12.*'")
+
+
+def test_a_jetson_that_does_not_run_is_not_told_to_simulate(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "why_not", lambda name: f"{name} is not there; mend it")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3, GCID: 1")
+
+    found = doctor._runs(TARGETS["jetson"], tmp_path)
+
+    assert (found.state, found.detail, found.fix) == ("missing", "tensorrt is not there", "mend it")
+    assert "onnxruntime" in doctor._runs(TARGETS["desktop-gpu"], tmp_path).fix

@@ -72,7 +72,7 @@ def test_a_fault_in_the_preprocessing(
     assert blamed(found) == [stage]
     assert expected in only.expected
     assert said in only.found
-    assert only.cost.points >= 20
+    assert only.cost.points >= 10
     assert only.cost == only.alone, "nothing else differs before it"
     assert f"{stage}: expected" in only.sentence()
     assert "points [" in only.sentence()
@@ -201,7 +201,7 @@ def test_lossy_data_against_the_originals(signs: Signs, tmp_path: Path) -> None:
     assert blamed(found) == ["data"]
     assert only.expected == "PNG"
     assert only.found == "JPEG, quality about 5; 160 of 160 files differ"
-    assert only.cost.points >= 20
+    assert only.cost.points >= 10
 
 
 @pytest.mark.slow
