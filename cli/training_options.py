@@ -36,7 +36,7 @@ def data_options(function: F) -> F:
         ),
         click.option(
             "--augment", type=click.Choice(AUGMENTS), default="light", show_default=True,
-            help="Random changes to images: light crops and flips.",
+            help="Random changes to images: light crops and flips, shift only crops.",
         ),
         click.option("--mixup", type=float, help="Alpha of mixup."),
         click.option("--cutmix", type=float, help="Alpha of CutMix."),

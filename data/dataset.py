@@ -17,7 +17,7 @@ from .cifar import find_cifar
 from .folders import find_folders
 from .idx import find_idx
 from .images import ImageFile
-from .parts import Part
+from .parts import Part, Read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +137,8 @@ def open_splits(
             python; one of MNIST's IDX files, also ``.gz``; a folder of images with a table
             ``labels.csv`` or ``labels.json`` of ``file`` and ``label``; or one such file.
         labels: A table for a folder of images; needed where it is called otherwise.
-        classes: Class names in the order that the indices shall have; where the files hold
-            indices only, what they are called.
+        classes: Class names in the order that the indices shall have. Files that hold indices
+            only have them for names: "0", "1", ...
 
     Returns:
         Data sets by the name of the split, "train" first; by "" where there is no split.
@@ -166,23 +166,32 @@ def open_splits(
 
 def _opened(path: Path, part: Part, classes: Sequence[str] | None) -> Dataset:
     read = part.read()
-    names = read.classes
-    if read.files is None and classes is not None:
-        names = tuple(classes)
-    count = len(read.labels)
-    if not count:
+    names, labels = read.classes, read.labels
+    if not len(labels):
         raise DataError(f"{path}: no images in it")
-    if int(read.labels.max()) >= len(names):
-        raise DataError(
-            f"{path}: holds class {int(read.labels.max())}, there are {len(names)} class names"
-        )
+    if read.files is None and classes is not None:
+        labels = _renumbered(path, read, classes)
+        names = tuple(classes)
     name = as_utf8(path.name or str(path))
     return Dataset(
         name=f"{name}/{part.split}" if part.split else name,
         classes=names,
-        labels=read.labels,
+        labels=labels,
         files=read.files,
         pixels=read.pixels,
         folder=read.folder,
         table=read.table,
     )
+
+
+def _renumbered(path: Path, read: Read, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the labels of a file of pixels by another order of its classes' names."""
+    places = {name: index for index, name in enumerate(classes)}
+    used = [read.classes[index] for index in np.unique(read.labels).tolist()]
+    strange = next((name for name in used if name not in places), None)
+    if strange is not None:
+        raise DataError(
+            f"{path}: its class {strange!r} is none of {len(classes)}, which are "
+            f"{', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''}"
+        )
+    return np.asarray([places.get(name, -1) for name in read.classes], np.int64)[read.labels]

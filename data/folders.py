@@ -39,8 +39,17 @@ def find_folders(
         path, labels = path.parent, path
     inside = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     below = [entry for entry in inside if entry.is_dir()]
-    if labels is None and len(below) > 1 and all(entry.name in SPLITS for entry in below):
+    named = [entry for entry in below if entry.name.lower() in SPLITS]
+    # A class may be called "train"; one of folders is a part of a data set.
+    parts = [entry for entry in named if _class_folders(entry)]
+    if labels is None and named == below and (len(below) > 1 or parts):
         return _splits(path, below, classes)
+    if labels is None and len(parts) > 1:
+        other = next(entry.name for entry in below if entry not in named)
+        raise DataError(
+            f"{path}: {' and '.join(entry.name for entry in parts)} look like parts of a data set, "
+            f"{other!r} does not; move it away, or give one part's path"
+        )
     read = partial(_read, path, labels, classes)
     return [Part(format="image files", split="", read=read)]
 
@@ -53,7 +62,7 @@ def _splits(path: Path, below: Sequence[Path], classes: Sequence[str] | None) ->
         folders = {entry.name for place in below for entry in _class_folders(place)}
         names = _ordered(sorted(folders))[1] if folders else None
     for place in below:
-        split = SPLITS[place.name]
+        split = SPLITS[place.name.lower()]
         if split in parts:
             raise DataError(f"{path}: two folders are the split {split!r}, one is {place.name!r}")
         read = partial(_read, place, None, names)
@@ -165,15 +174,28 @@ def _check_agreement(path: Path, found: Read, file: Path) -> None:
     """Refuse a table that says of an image's class something else than its folder does."""
     table = read_label_table(file)
     assert found.files is not None
+    listed = [image for image in found.files if image.name in table.labels]
+    counts = "name the table that counts by its path, in the folder's place, or move it away"
+    if not listed:
+        raise DataError(
+            f"{file}: lists none of the images below {path}; its first file is "
+            f"{next(iter(table.labels))!r}, the first image {found.files[0].name!r}; mend the "
+            "names, or move it away"
+        )
     folder_of: dict[str, str] = {}
-    for image in found.files:
-        label = table.labels.get(image.name)
-        folder = folder_of.setdefault(label, image.folder) if label is not None else image.folder
-        if folder != image.folder:
+    label_of: dict[str, str] = {}
+    for image in listed:
+        label, own = table.labels[image.name], image.name.split("/", 1)[0]
+        folder, other = folder_of.setdefault(label, own), label_of.setdefault(own, label)
+        if folder != own:
             raise DataError(
                 f"{path}: two answers to what the classes are: {file.name} gives {label!r} to "
-                f"images of the folders {folder!r} and {image.folder!r}; name the table that "
-                "counts by its path, in the folder's place, or move it away"
+                f"images of the folders {folder!r} and {own!r}; {counts}"
+            )
+        if other != label:
+            raise DataError(
+                f"{path}: two answers to what the classes are: {file.name} gives {other!r} and "
+                f"{label!r} to images of the folder {own!r}; {counts}"
             )
 
 

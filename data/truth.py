@@ -128,6 +128,14 @@ def match_classes(
             if found:
                 how = f"ground truth from the data set's names, which are the labels' {what}"
                 return np.asarray([found[name] for name in names], np.int64), how
+            known = [name for name in names if rule(name) is not None]
+            if known:
+                strange = next(name for name in names if name not in known)
+                raise DataError(
+                    f"{len(known)} of the data set's {len(names)} classes are among the labels' "
+                    f"{what}, such as {known[0]!r}, others are not, such as {strange!r}: their "
+                    "order says nothing; give them the model's names"
+                )
     if len(names) > num_classes:
         raise DataError(f"the data set has {len(names)} classes, the model {num_classes} outputs")
     how = "ground truth from the data set's class indices, taken for the model's outputs"
@@ -166,8 +174,12 @@ def _match_folders(
     for _, how, rule in rules:
         found = _matched(folders, rule)
         if found:
+            if rule is _by_prefix and labels is not None:
+                _check_names(found, labels)
             return found, how
-    if len(folders) == num_classes:
+    # A folder that is named like a class says that the order of the names is not that of the model.
+    named = any(rule(folder) is not None for _, _, rule in rules[:-1] for folder in folders)
+    if len(folders) == num_classes and not named:
         return _in_order(folders)
     strange = [[folder for folder in folders if rule(folder) is None] for _, _, rule in rules]
     fewest = min(strange, key=len)
@@ -177,6 +189,18 @@ def _match_folders(
         f"not {' nor '.join(nearest)}, and the model has {num_classes} outputs; give --truth FILE, "
         "or rename them, all by one rule: to class names, or to N_name with the class's index N"
     )
+
+
+def _check_names(found: dict[str, int], labels: Labels) -> None:
+    """Refuse an index before a name that is another class's."""
+    for folder, index in found.items():
+        named = _by_name(folder.split("_", 1)[1], labels)
+        if named is not None and named != index:
+            raise DataError(
+                f"folder {folder!r}: two answers to which class it is: {index} by its number, "
+                f"{named} by the name {labels.names[named]!r}; rename the folders, or give "
+                "--truth FILE"
+            )
 
 
 def _in_order(folders: Sequence[str]) -> tuple[dict[str, int], str]:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from ..core.errors import CheckpointError, TrainingError
-from ..core.files import atomic_file, write_atomic
+from ..core.files import write_atomic
 from .history import Epoch
 
 FORMAT: Final = "edgecls-training"
@@ -68,8 +68,10 @@ def save_state(state: State, path: Path) -> None:
     }
     if state.average is not None:
         content["state_dict_ema"] = state.average
-    with atomic_file(path) as file:
-        torch.save(content, file)
+    # In memory first: on a full disk torch.save into a file raises what says nothing of it.
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    write_atomic(path, stream.getvalue())
 
 
 def read_state(path: Path, identity: dict[str, Any]) -> State:
@@ -108,8 +110,8 @@ def read_state(path: Path, identity: dict[str, Any]) -> State:
         raise
     except Exception as error:  # a damaged file can fail anywhere inside the unpickler
         raise CheckpointError(
-            f"{path}: not a readable checkpoint of a training ({type(error).__name__}); remove it "
-            "to begin again"
+            f"{path}: not a readable checkpoint of a training ({type(error).__name__}); give "
+            "another -o to begin again"
         ) from error
 
 

@@ -59,13 +59,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             ("epochs", self.epochs, 1, 1e6),
             ("seed", self.seed, 0, 2**63),
             ("batch", self.batch, 2, 1e6),
-            ("learning rate", self.learning_rate, 0, 1e30),
+            ("learning rate", self.learning_rate, 1e-12, 1e30),
             ("momentum", self.momentum, 0, 0.9999),
             ("weight decay", self.weight_decay, 0, 1),
             ("warm-up", self.warmup, 0, self.epochs),
             ("label smoothing", self.label_smoothing, 0, 0.9999),
             ("EMA decay", self.ema, 0, 0.999999),
-            ("gradient norm", self.clip_norm, 0, 1e30),
+            ("gradient norm", self.clip_norm, 1e-12, 1e30),
             ("patience", self.patience, 1, 1e6),
         )
         for name, value, low, high in ranges:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ..models import LoadedModel, load_model
 from ..models.head import freeze
 from ..models.trained import RECORD, WEIGHTS, TrainingRecord, is_trained, read_record, write_record
 from ..training import Epoch, Fit, Settings
+from ..training.checkpoint import read_state
 from ..training.distributed import Group, process_group
 from ..training.history import best_epoch
 from ..training.loop import LAST
@@ -128,8 +130,10 @@ def plan(options: TrainOptions, progress: Progress) -> Plan:
         EdgeclsError: What the training itself would raise before its first step.
     """
     with process_group(options.device) as group:
-        _check_out(options)
+        resume = _check_out(options)
         ready = prepare(options, group, progress)
+        if resume:
+            read_state(options.out / LAST, ready.identity)
         settings, data, module = options.settings, ready.data, ready.module
         size = (data.preprocess.channels, *data.size)
         memory, macs = memory_and_macs(module, size, settings, group.world)
@@ -185,6 +189,8 @@ def train(
         best = best_epoch(history)
         assert best is not None
         record = _up_to_date(ready.record, history)
+        if group.leads:  # a kill may have come between the last checkpoint and its record
+            write_atomic(out / RECORD, write_record(record))
         return TrainResult(history=history, best=best, record=record, leads=group.leads)
 
 
@@ -308,7 +314,27 @@ def _check_out(options: TrainOptions) -> bool:
         raise UsageError(f"{out} holds a training; --resume goes on with it, or give another -o")
     if (out / "manifest.json").exists():
         raise UsageError(f"{out} holds a bundle; give another -o")
+    if (out / WEIGHTS).exists() and not found:
+        # A kill or a full disk in the first epoch may leave weights that no checkpoint counts.
+        begun = is_trained(out) and read_record(out).epochs == 0
+        if not (begun and options.resume):
+            other = "--resume begins again, or give" if begun else "give"
+            raise UsageError(f"{out} holds {WEIGHTS}, which would be lost; {other} another -o")
+    check_writable(out)
     return found
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a folder that cannot be made or written, before hours are spent; make nothing.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    place = out
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"-o {out}: {place} is no folder that can be written to")
 
 
 def _done_steps(out: Path) -> int:

@@ -145,6 +145,12 @@ def open_data(choice: DataChoice, seed: int, progress: Progress) -> OpenedData:
     train = parts.get("train") or next(iter(parts.values()))
     if len(parts) > 1 and "train" not in parts:
         raise DataError(f"{choice.path}: expected a part 'train', found {', '.join(parts)}")
+    if np.count_nonzero(train.counts) < 2:
+        raise DataError(
+            f"{train.name}: expected images of two classes or more, found {len(train)} of "
+            f"{train.classes[int(train.labels[0])]!r}; give the folder in which the classes' "
+            "folders are"
+        )
     val: Dataset | None = None
     own = next((parts[name] for name in _JUDGING if name in parts), None)
     if choice.val is not None:
@@ -161,6 +167,11 @@ def open_data(choice: DataChoice, seed: int, progress: Progress) -> OpenedData:
         raise DataError(
             f"{val.name} has other classes than {train.name}: expected "
             f"{_listed(train.classes)}, found {_listed(val.classes)}"
+        )
+    if val is not None and describe_data(val).sha256 == describe_data(train).sha256:
+        progress.note(
+            f"{val.name}: the images that judge are those that are learned from: what is said of "
+            "them says nothing of others"
         )
     return OpenedData(train=train, val=val, cache=MemoryCache(choice.cache_bytes))
 

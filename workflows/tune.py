@@ -22,9 +22,9 @@ from ..training import Epoch
 from ..training.distributed import process_group
 from ..training.history import best_epoch
 from .sources import torch_threads
-from .train import TrainOptions, fit, prepare
+from .train import TrainOptions, check_writable, fit, prepare
 from .training_data import OpenedData, describe_data, open_data
-from .tune_files import plot, trials_csv, write_config
+from .tune_files import CONFIG, TRIALS, plot, trials_csv, write_config
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -118,6 +118,17 @@ def tune(
     train = options.train
     if options.trials < 1 or not options.search:
         raise UsageError("tune needs one trial or more, and something to search")
+    if "augment" in options.search and train.data.augment != resolve_augment(
+        train.data.augment_name
+    ):
+        raise UsageError(
+            "the augmentation is searched, which decides on mixup and cutmix too; leave --mixup "
+            "and --cutmix out, or name with --search what else is searched"
+        )
+    config = train.out / CONFIG
+    if config.exists() and not (train.out / TRIALS).exists():
+        raise UsageError(f"{config} is no search's result and would be lost; give another -o")
+    check_writable(train.out)
     opened = open_data(train.data, train.settings.seed, progress)
     if opened.val is None:
         raise UsageError("trials are compared on images to judge by; give --val or --val-share")
@@ -142,8 +153,8 @@ def tune(
     best = max(done, key=lambda row: (row.top1 or 0.0, -row.number))
     importance = _importance(optuna, study, len(done), options.search)
     out = train.out
-    config = write_config(out / "edgecls.toml", chosen(train, best.params), best.params)
-    write_atomic(out / "trials.csv", trials_csv(rows))
+    write_atomic(out / TRIALS, trials_csv(rows))
+    write_config(config, chosen(train, best.params), best.params)
     plot(rows, importance, out / "importance.png")
     return TuneResult(rows=rows, best=best, importance=importance, config=config)
 

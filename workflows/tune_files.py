@@ -8,11 +8,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..core.files import atomic_file, write_atomic
+
+CONFIG: Final = "edgecls.toml"
+TRIALS: Final = "trials.csv"
 
 if TYPE_CHECKING:
     from .train import TrainOptions

@@ -247,6 +247,71 @@ def test_a_training_is_not_overwritten(
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
+def test_other_weights_are_not_overwritten(
+    edgecls: Command, digits_folder: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"mine")
+
+    for more in ((), ("--resume",), ("--dry-run",)):
+        done = edgecls(*arguments(digits_folder, tmp_path), *more)
+        assert (done.code, "model.safetensors, which would be lost" in done.err) == (2, True)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+    assert weights.read_bytes() == b"mine"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(
+    edgecls: Command, digits_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+
+    done = edgecls(*arguments(digits_folder, tmp_path / "file" / "out"), "--dry-run")
+
+    assert (done.code, "file is no folder that can be written to" in done.err) == (2, True)
+
+
+def test_dry_run_of_a_resumption_says_what_the_resumption_would(
+    edgecls: Command, digits_folder: Path, tmp_path: Path
+) -> None:
+    assert edgecls(*arguments(digits_folder, tmp_path, epochs=1)).code == 0
+
+    for epochs, code in ((1, 0), (2, 4)):
+        given = arguments(digits_folder, tmp_path, epochs=epochs)
+        assert edgecls(*given, "--resume", "--dry-run").code == code
+
+
+def test_a_resumption_mends_the_record(
+    edgecls: Command, digits_folder: Path, tmp_path: Path
+) -> None:
+    given = arguments(digits_folder, tmp_path, epochs=1)
+    assert edgecls(*given).code == 0
+    record = (tmp_path / "train.json").read_text()
+    stale = json.loads(record) | {"epochs": 0, "best_epoch": 0, "best_top1": None}
+    (tmp_path / "train.json").write_text(json.dumps(stale))
+
+    assert edgecls(*given, "--resume").code == 0
+    assert (tmp_path / "train.json").read_text() == record
+
+
+def test_judging_by_what_was_learned_is_said(
+    edgecls: Command, digits_folder: Path, tmp_path: Path
+) -> None:
+    given = arguments(digits_folder, tmp_path, val=digits_folder / "train")
+
+    for command, said in ((given, True), (arguments(digits_folder, tmp_path), False)):
+        done = edgecls(*command, "--dry-run")
+        assert (done.code, "says nothing of others" in done.err) == (0, said)
+
+
+def test_one_class_cannot_be_learned(edgecls: Command, digits_folder: Path, tmp_path: Path) -> None:
+    first = min((digits_folder / "train").iterdir())
+    shutil.copytree(first, tmp_path / "data" / first.name)
+
+    done = edgecls("train", "lenet5", "--data", tmp_path / "data", "--epochs", 1, "-o", tmp_path)
+
+    assert (done.code, "two classes or more, found 50 of" in done.err) == (4, True)
+
+
 def test_a_trained_folder_is_not_an_architecture(
     edgecls: Command, digits_folder: Path, tmp_path: Path
 ) -> None:

@@ -148,6 +148,26 @@ def test_a_study_of_another_search(edgecls: Command, data: Path, tmp_path: Path)
     assert (done.code, "of another search" in done.err) == (4, True), done.err
 
 
+def test_a_configuration_is_not_overwritten(edgecls: Command, data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "edgecls.toml"
+    mine.write_text("[train]\n")
+
+    done = edgecls(*arguments(data, tmp_path, 1))
+
+    assert (done.code, "would be lost" in done.err) == (2, True)
+    assert mine.read_text() == "[train]\n"
+
+
+def test_what_a_search_decides_cannot_be_given(
+    edgecls: Command, data: Path, tmp_path: Path
+) -> None:
+    done = edgecls(*arguments(data, tmp_path, 1, "--search", "augment", "--mixup", 0.4))
+    assert (done.code, "--mixup" in done.err) == (2, True)
+
+    done = edgecls(*arguments(data, tmp_path, 1, "--lr", 0))
+    assert (done.code, "learning rate must lie in" in done.err) == (2, True)
+
+
 def test_a_search_needs_images_to_judge_by(edgecls: Command, data: Path, tmp_path: Path) -> None:
     done = edgecls("tune", "lenet5", "--data", data / "train", "--val-share", 0, "--epochs", 1,
                    "--trials", 1, "--study", tmp_path / "s", "-o", tmp_path)  # fmt: skip

@@ -207,3 +207,42 @@ def test_real_photos_have_the_labels_of_their_table(edgecls_data: Path) -> None:
     assert by_table.labels.tolist() != by_folder.labels.tolist()
     assert sorted(by_table.labels.tolist()) == list(range(0, 1000, 2))
     assert sorted(by_folder.labels.tolist()) == list(range(500))
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        ("file,label\nimages/1.png,x\nimages/2.png,y\n", "'x' and 'y' to images of the folder"),
+        ("file,label\n1.png,x\n2.png,y\n", "lists none of the images below"),
+    ],
+)
+def test_a_table_of_images_in_one_folder_is_not_passed_over(
+    tmp_path: Path, table: str, match: str
+) -> None:
+    put(tmp_path, "images/1.png", "images/2.png")
+    (tmp_path / "labels.csv").write_text(table)
+
+    with pytest.raises(DataError, match=match):
+        open_dataset(tmp_path)
+
+
+def test_a_part_alone_is_no_class(tmp_path: Path) -> None:
+    put(tmp_path, "Train/cat/1.png", "Train/dog/2.png")
+
+    found = open_splits(tmp_path)
+
+    assert list(found) == ["train"]
+    assert found["train"].classes == ("cat", "dog")
+
+
+def test_parts_beside_something_else_are_no_classes(tmp_path: Path) -> None:
+    put(tmp_path, "train/cat/1.png", "val/cat/2.png", "meta/3.png")
+
+    with pytest.raises(DataError, match=r"train and val look like parts.*'meta' does not"):
+        open_splits(tmp_path)
+
+
+def test_a_class_may_be_called_like_a_part(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.png", "bus/2.png")
+
+    assert open_dataset(tmp_path).classes == ("bus", "train")

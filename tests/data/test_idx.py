@@ -67,12 +67,16 @@ def test_splits_are_found(tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path / "t10k-images-idx3-ubyte")) == 5
 
 
-def test_class_names_may_be_given(tmp_path: Path) -> None:
+def test_classes_may_have_another_order_but_no_other_names(tmp_path: Path) -> None:
     save(tmp_path, "train", *pair(3), packed=False)
 
-    assert open_dataset(tmp_path, classes=("a", "b", "c")).classes == ("a", "b", "c")
-    with pytest.raises(DataError, match="holds class 2, there are 2 class names"):
-        open_dataset(tmp_path, classes=("a", "b"))
+    found = open_dataset(tmp_path, classes=("2", "x", "0", "1"))
+
+    assert found.classes == ("2", "x", "0", "1")
+    names = [found.classes[label] for label in found.labels.tolist()]
+    assert names == [str(label) for label in pair(3)[1].tolist()]
+    with pytest.raises(DataError, match="its class '0' is none of 3, which are a, b, c"):
+        open_dataset(tmp_path, classes=("a", "b", "c"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from edgecls.core.errors import DataError
 from edgecls.data.images import ImageFile, list_images
 from edgecls.data.labels import Labels, read_labels
-from edgecls.data.truth import match_truth, read_truth
+from edgecls.data.truth import match_classes, match_truth, read_truth
 
 
 def write(path: Path, content: object) -> Path:
@@ -254,3 +254,29 @@ def test_real_class_names(edgecls_data: Path) -> None:
     assert imagenet.names[1] == "goldfish, Carassius auratus"
     assert imagenet.synsets is not None
     assert imagenet.synsets[0] == "n01440764"
+
+
+PETS = Labels(names=("bird", "cat", "dog"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "match"),
+    [
+        # In order of the names each would be taken for its neighbour.
+        (("ant", "bird", "cat"), "1 of 3 folders match no class, such as 'ant'"),
+        (("0_dog", "1_cat", "2_bird"), "two answers to which class it is: 0 by .*, 2 by .* 'dog'"),
+    ],
+)
+def test_folders_that_contradict_the_labels(folders: tuple[str, ...], match: str) -> None:
+    images = [ImageFile(path=Path(name), name=f"{name}/1.png") for name in folders]
+
+    with pytest.raises(DataError, match=match):
+        match_truth(images, num_classes=3, labels=PETS)
+
+
+def test_names_of_a_data_set_that_contradict_the_labels() -> None:
+    with pytest.raises(DataError, match=r"2 of the data set's 3 classes .*'bird', .*'ant'"):
+        match_classes(("ant", "bird", "cat"), PETS, 3)
+
+    assert match_classes(("dog", "bird"), PETS, 3)[0].tolist() == [2, 0]
+    assert match_classes(("0", "1", "2"), PETS, 3)[0].tolist() == [0, 1, 2]

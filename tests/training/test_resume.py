@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from edgecls.core.errors import CheckpointError
 from edgecls.training import Fit, Settings
+from edgecls.training.checkpoint import State, save_state
 
 Make = Callable[..., Fit]
 Tiny = Callable[..., torch.nn.Sequential]
@@ -164,3 +166,20 @@ def test_a_checkpoint_that_is_none(
         fit(tiny(), resume=True)
 
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_the_systems_error(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(b"old")
+    state = State(identity={}, module={"weight": torch.zeros(100_000)}, optimizer={})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_state(state, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [
+        (file.name, b"old")
+    ]
