@@ -67,19 +67,11 @@ def command(
 def _verify_on(bundle: Bundle, on: tuple[str, ...], as_json: bool, *options: Any) -> int:
     import msgspec
 
-    from ..devices.remote import push_bundle
-    from ..runtimes.verify import Verification
+    from ..devices.remote import verify_there
     from .remote import finish, predict_options, run_on
 
     async def work(session: Session) -> Verification:
-        place = await push_bundle(session, bundle)
-        session.tally.stage = "verifying"
-        arguments = ["verify", place, "--json", *predict_options(*options)]
-        done = await session.edgecls(arguments, codes=(0, 1))
-        if not done.out:
-            raise session.failure(done)
-        found: Verification = session.decode(done.out, Verification)
-        return found
+        return await verify_there(session, bundle, predict_options(*options))
 
     return finish(
         run_on(on, work, quiet=as_json), as_json=as_json, show=lambda found: _show(bundle, found),

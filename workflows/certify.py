@@ -15,7 +15,7 @@ from ..bundle import Bundle
 from ..core.errors import DataError
 from ..core.files import sha256_bytes
 from ..devices.doctor import Finding
-from ..devices.remote import Answers, Image, Session, ask, push_bundle
+from ..devices.remote import Answers, Image, Session, ask, verify_there
 from ..devices.remote.answers import Question
 from ..drift.certificate import (
     DEFAULT_AGREEMENT,
@@ -81,13 +81,7 @@ async def ask_device(session: Session, question: Question) -> Told:
         LostError: The connection broke.
         EdgeclsError: The device cannot run the bundle.
     """
-    place = await push_bundle(session, question.bundle)
-    session.tally.stage = "verifying"
-    arguments = ["verify", place, "--json", *question.options]
-    done = await session.edgecls(arguments, codes=(0, 1))
-    if not done.out:
-        raise session.failure(done)
-    verification = session.decode(done.out, Verification)
+    verification = await verify_there(session, question.bundle, question.options)
     looked = await session.edgecls(["doctor", "--json"])
     findings = session.decode(looked.out, list[Finding])
     answers = await ask(session, question)

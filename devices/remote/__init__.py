@@ -2,6 +2,7 @@
 
 from .address import HERE, LocalTarget, SshTarget, Target, find_targets
 from .answers import Answers, ask
+from .check import verify_there
 from .fleet import Outcome, on_each, worst
 from .install import clear, install
 from .push import Image, push_bundle
@@ -23,5 +24,6 @@ __all__ = [
     "install",
     "on_each",
     "push_bundle",
+    "verify_there",
     "worst",
 ]
