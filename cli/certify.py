@@ -85,12 +85,7 @@ def command(
         from ..drift.budgets import Budgets
         from ..drift.certificate import join, read_certificate
         from ..reports import check_certificate_path, write_certificate
-        from ..workflows.certify import (
-            CertifyOptions,
-            ask_device,
-            golden_images,
-            make_certificate,
-        )
+        from ..workflows.certify import ask_device, golden_images, make_certificate
 
     if not on:
         raise click.UsageError("give the devices with --on; this machine is --on here")
@@ -122,8 +117,8 @@ def command(
             click.echo("no certificate: the same command again asks only what is missing", err=True)
             return worst(error.exit_code for error in errors)
         certificate = make_certificate(
-            opened, _told(outcomes), golden, found,
-            CertifyOptions(min_agreement=min_agreement, confidence=confidence), folder, unread,
+            opened, _told(outcomes), golden, found, folder, min_agreement=min_agreement,
+            confidence=confidence, unread=unread,
         )  # fmt: skip
     for other, path in others:
         certificate = join(certificate, other, path)

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from .config import config_option
 from .drift_modes import Mode, check_files, check_options
-from .options import backend_options, workstation
+from .options import backend_options, one_thread, open_named, workstation
 from .remote import on_option
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def command(
     progress = TerminalProgress(quiet=as_json)
     asked = DriftOptions(
         reference=reference, baseline=baseline, model=model, data=data, budgets=budgets,
-        save_baseline=save_baseline, timed=timed or 0, threads=_threads(options), scale=scale,
+        save_baseline=save_baseline, timed=timed or 0, threads=one_thread(options), scale=scale,
     )  # fmt: skip
     if on:
         from .remote_drift import answered_on, drift_several, only
@@ -293,20 +293,6 @@ def _model_options(names: list[str], options: dict[str, Any]) -> ModelOptions:
 
 
 def _open(name: str, model: ModelOptions, options: dict[str, Any]) -> Source:
-    from ..workflows.sources import ModelOptions, is_model, open_source
-    from .options import open_predictor
+    from ..workflows.sources import ModelOptions, is_model
 
-    with workstation():
-        return open_source(
-            name,
-            model if is_model(name) else ModelOptions(),
-            threads=_threads(options),
-            load_bundle=lambda bundle: open_predictor(
-                bundle, options["backend"], options["allow_fallback"], _threads(options)
-            ),
-        )
-
-
-def _threads(options: dict[str, Any]) -> int:
-    """Return the CPU threads of every model: one, as no verdict may depend on the machine's."""
-    return options["threads"] or 1
+    return open_named(name, model if is_model(name) else ModelOptions(), options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .config import config_option
-from .options import backend_options, open_predictor, workstation
+from .options import backend_options, open_named, workstation
 from .text import printable_lines
 
 if TYPE_CHECKING:
@@ -101,20 +101,10 @@ def command(
 
 def _open(name: str, options: dict[str, Any]) -> Source:
     from ..data.labels import read_labels
-    from ..workflows.sources import Live, ModelOptions, open_source
+    from ..workflows.sources import Live, ModelOptions
 
-    with workstation():
-        source = open_source(
-            name,
-            ModelOptions(
-                **{option: options[option] for option in ("weights", "num_classes", "preprocess")}
-            ),
-            # As for drift: a number must not depend on how many cores a machine has.
-            threads=options["threads"] or 1,
-            load_bundle=lambda bundle: open_predictor(
-                bundle, options["backend"], options["allow_fallback"], options["threads"] or 1
-            ),
-        )
+    model = {option: options[option] for option in ("weights", "num_classes", "preprocess")}
+    source = open_named(name, ModelOptions(**model), options)
     if options["labels"] is None:
         return source
     if not isinstance(source, Live) or source.labels is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
 
 import click
@@ -16,6 +16,7 @@ from ..targets.target import BackendName
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..runtimes import Predictor
+    from ..workflows.sources import ModelOptions, Source
 
 
 class _Finite(click.FloatRange):
@@ -64,6 +65,33 @@ def workstation() -> Iterator[None]:
         if package in {"", "edgecls"}:
             raise
         raise MissingPackageError(package, "export") from error
+
+
+def one_thread(options: Mapping[str, Any]) -> int:
+    """Return the CPU threads of every model: one, as no verdict may depend on the machine's."""
+    return options["threads"] or 1
+
+
+def open_named(name: str, model: ModelOptions, options: Mapping[str, Any]) -> Source:
+    """Open what is judged: a bundle, a model or a file of logits.
+
+    Args:
+        name: As the user gave it.
+        model: What a model needs.
+        options: Those of ``backend_options``.
+    """
+    threads = one_thread(options)
+    with workstation():
+        from ..workflows.sources import open_source
+
+        return open_source(
+            name,
+            model,
+            threads=threads,
+            load_bundle=lambda bundle: open_predictor(
+                bundle, options["backend"], options["allow_fallback"], threads
+            ),
+        )
 
 
 def open_predictor(

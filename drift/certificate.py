@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -18,8 +17,6 @@ from .report import Skipped
 
 FORMAT: Final = "edgecls-certificate"
 SCHEMA_VERSION: Final = 1
-DEFAULT_AGREEMENT: Final = 97.0
-"""Percent; 100 images with equal answers show it with confidence 95 %."""
 
 
 class GoldenResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -270,11 +267,10 @@ def join(found: Certificate, other: Certificate, path: Path) -> Certificate:
             f"{path}: it is of other images: {missing} of its {len(other.images)} are not here, "
             f"{added} of these are not there; give the same --data, --images and --seed"
         )
-    twice = [name for name, count in Counter(d.name for d in (*other.devices, *found.devices))
-             .items() if count > 1]  # fmt: skip
+    here = {device.name for device in found.devices}
     theirs = [
         msgspec.structs.replace(device, name=f"{device.name} ({path.name})")
-        if device.name in twice
+        if device.name in here
         else device
         for device in other.devices
     ]

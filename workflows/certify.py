@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,6 @@ from ..devices.doctor import Finding
 from ..devices.remote import Answers, Image, Session, ask, verify_there
 from ..devices.remote.answers import Question
 from ..drift.certificate import (
-    DEFAULT_AGREEMENT,
     Certificate,
     CertifiedBundle,
     CertifiedDevice,
@@ -35,19 +34,6 @@ _TOLD: Final = (
     "edgecls", "python", "machine", "jetson linux", "numpy", "pillow", "nvidia gpu",
     "nvidia driver", "jetpack tensorrt",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertifyOptions:
-    """What is judged.
-
-    Attributes:
-        min_agreement: Percent, see ``drift.certificate``.
-        confidence: Percent.
-    """
-
-    min_agreement: float = DEFAULT_AGREEMENT
-    confidence: float = 95.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +79,11 @@ def make_certificate(
     told: Mapping[str, Told],
     golden: Sequence[Image],
     images: Sequence[Image],
-    options: CertifyOptions,
     folder: Path,
-    unread: Mapping[str, str] | None = None,
+    *,
+    min_agreement: float,
+    confidence: float,
+    unread: Mapping[str, str],
 ) -> Certificate:
     """Put together what the devices said.
 
@@ -104,18 +92,20 @@ def make_certificate(
         told: By the device's name.
         golden: The golden samples' images.
         images: Those of a folder; without any, the golden samples alone are judged.
-        options: What is judged.
         folder: Takes the answers meanwhile.
+        min_agreement: Percent, see ``drift.certificate``.
+        confidence: Percent.
         unread: Why other images of the folder cannot be read here, by name.
 
     Raises:
         DataError: No image was read by all devices.
     """
     asked = list({image.sha256: image for image in [*images, *golden]}.values())
+    # Under a name that every file can hold.
+    called = [replace(image, name=image.sha256) for image in asked]
     files = {}
     for index, (name, said) in enumerate(told.items()):
         path = folder / f"{index}.logits"
-        called = [_called(image) for image in asked]
         said.answers.write(path, called, {})
         files[name] = LogitsFile(path)
     common = sorted(
@@ -132,20 +122,13 @@ def make_certificate(
         common,
         len({image.sha256 for image in golden} & set(common)),
         [_device(name, told[name], file, common) for name, file in files.items()],
-        min_agreement=options.min_agreement if images else None,
-        confidence=options.confidence,
+        min_agreement=min_agreement if images else None,
+        confidence=confidence,
         skipped=[
-            *(Skipped(image=name, reason=reason) for name, reason in (unread or {}).items()),
+            *(Skipped(image=name, reason=reason) for name, reason in unread.items()),
             *_skipped(images, files),
         ],
     )  # fmt: skip
-
-
-def _called(image: Image) -> Image:
-    """Return the image under a name that every file can hold, its hash."""
-    return Image(
-        name=image.sha256, path=image.path, sha256=image.sha256, size_bytes=image.size_bytes
-    )
 
 
 def _skipped(images: Sequence[Image], files: Mapping[str, LogitsFile]) -> list[Skipped]:
