@@ -6,13 +6,23 @@ Exit codes: 0 done; 1 a gate or check failed; 2 usage; 3 something is missing on
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class EdgeclsError(Exception):
     """Base of every error that a user can do something about."""
 
     exit_code: ClassVar[int] = 70
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come back whole from another process, whatever the class is made of."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[EdgeclsError], args: tuple[Any, ...], fields: dict[str, Any]) -> EdgeclsError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class CheckFailedError(EdgeclsError):
@@ -80,10 +90,6 @@ class ImageError(BadInputError):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
-
-    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
-        """Make it anew in another process from what it was made of."""
-        return type(self), (self.name, self.reason)
 
 
 class PreprocessError(BadInputError):

@@ -47,17 +47,20 @@ class TensorRTBackend(Backend):
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
-        key = EngineKey(
-            gpu=device.name,
-            compute_capability=device.compute_capability,
-            tensorrt=f"{name} {trt.__version__}",
-            onnx_sha256=sha256_bytes(model),
-            max_batch=MAX_BATCH,
-        )
         try:
             with exclusive():
                 self._runtime = trt.Runtime(self._log)
-            self._engine = self._load(model) if options.engine else self._cached(api, model, key)
+            if options.engine:
+                self._engine = self._load(model)
+            else:
+                key = EngineKey(
+                    gpu=device.name,
+                    compute_capability=device.compute_capability,
+                    tensorrt=f"{name} {trt.__version__}",
+                    onnx_sha256=sha256_bytes(model),
+                    max_batch=MAX_BATCH,
+                )
+                self._engine = self._cached(api, model, key)
             if self._engine is None:
                 raise EngineError(f"{name} {version} does not take the engine: {self._logged()}")
             with exclusive():
