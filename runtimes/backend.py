@@ -14,6 +14,7 @@ from ..core.errors import BadInputError, BundleError
 from ..core.preprocess import Preprocess
 from ..core.values import Logits, Pixels, Precision
 from ..targets.target import BackendName
+from .layer import Layer
 
 Batch = NDArray[Any]
 """Images or outputs in the dtype and layout of the file that runs."""
@@ -46,11 +47,13 @@ class Options:
         precision: Of the artefact: a quantized graph is simulated without fused kernels.
         threads: For a CPU; None leaves it to the runtime.
         engine: Whether the model is a built TensorRT engine, not a graph.
+        profile: Whether ``layers`` will be asked for.
     """
 
     precision: Precision
     threads: int | None = None
     engine: bool = False
+    profile: bool = False
 
 
 class Backend(ABC):
@@ -142,6 +145,10 @@ class Backend(ABC):
         batch = self._memory(len(pixels))
         self._fill(batch, pixels)
         return batch
+
+    @abstractmethod
+    def layers(self) -> tuple[Layer, ...]:
+        """Return where each layer runs, as the runtime tells it; once, where it was opened so."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the backend holds outside Python's memory."""

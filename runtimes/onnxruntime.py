@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import tempfile
+from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -13,6 +15,8 @@ from ..core.preprocess import Preprocess
 from ..core.values import CALIBRATED
 from ..targets.target import BackendName
 from .backend import Backend, Batch, NativeTensor, Options
+from .layer import Layer
+from .onnxruntime_layers import layers_of
 
 _DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CUDA: Final = "CUDAExecutionProvider"
@@ -42,6 +46,10 @@ class OnnxRuntimeBackend(Backend):
         settings.log_severity_level = 3
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
+        self._profile = tempfile.TemporaryDirectory() if options.profile else None
+        if self._profile is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(self._profile.name) / "profile")
         as_written = options.precision in CALIBRATED
         if as_written:
             # Fused int8 kernels saturate on CPUs without VNNI, and round elsewhere than Q/DQ says.
@@ -94,6 +102,17 @@ class OnnxRuntimeBackend(Backend):
                 "run: pip uninstall onnxruntime && pip install 'edgecls[onnxruntime-gpu]'"
             )
         return str(onnxruntime.__version__)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return where each node ran in one run on a black image."""
+        assert self._profile is not None, "opened without profile"
+        self.logits(np.zeros((1, *self.input_size, len(self._table)), np.uint8))
+        return layers_of(Path(self._session.end_profiling()), self.description["provider"])
+
+    def close(self) -> None:
+        """Remove the profile."""
+        if self._profile is not None:
+            self._profile.cleanup()
 
     def _infer(self, batch: Batch) -> Batch:
         found: Batch = self._session.run(self._outputs, {self._input_name: batch})[0]

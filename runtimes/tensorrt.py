@@ -13,6 +13,7 @@ from ..targets.target import BackendName
 from . import cuda
 from .backend import Backend, Batch, NativeTensor, Options
 from .engine_cache import EngineCache, EngineKey
+from .layer import Layer
 from .tensorrt_build import (
     MAX_BATCH,
     TensorRTApi,
@@ -22,6 +23,7 @@ from .tensorrt_build import (
     import_api,
     make_logger,
 )
+from .tensorrt_layers import layers_of
 
 
 class TensorRTBackend(Backend):
@@ -44,6 +46,7 @@ class TensorRTBackend(Backend):
         device = cuda.current_device()
         trt = import_api(api)
         self._log = make_logger(trt)
+        self._as_json = trt.LayerInformationFormat.JSON
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
@@ -98,6 +101,14 @@ class TensorRTBackend(Backend):
         find_module(cast(TensorRTApi, name))
         cuda.current_device()
         return str(import_api(cast(TensorRTApi, name)).__version__)
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return what the engine inspector tells of the layers."""
+        engine = self._engine
+        with exclusive():
+            inspector = engine.create_engine_inspector()
+            told = inspector.get_engine_information(self._as_json)
+        return layers_of(str(told), "TensorRT")
 
     def close(self) -> None:
         """Give back the GPU's memory."""

@@ -129,6 +129,8 @@ def _build(trt: Any, title: str, onnx: bytes, max_batch: int) -> bytes:
     if not network.num_outputs:  # it parses nothing as a graph of nothing
         raise GraphError(f"{title}: the graph has no outputs; is it an ONNX file?")
     config = builder.create_builder_config()
+    # What runs can then be asked where and in which precision it does.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     _add_profile(builder, config, network, max_batch)
     built = builder.build_serialized_network(network, config)
     if built is None:

@@ -37,6 +37,8 @@ NEVER: Final = (
      "`systemd-analyze verify` passes its unit, its commands run on a virtual Pi"),
     ("a Jetson, TensorRT 10.x: build, cache, execution",
      "the code path is tested against a stand-in for the bindings"),
+    ("the placement that TensorRT's engine inspector tells",
+     "NVIDIA's documented JSON is read, the calls are held against every version's bindings"),
     ("a calibration cache in a TensorRT", "its text is round-trip tested; TensorRT 11 reads none"),
     ("a device over SSH that is not this machine", "a real sshd and virtual Pis, on loopback"),
     ("bench: what vcgencmd, jetson-stats, NVML and RAPL tell of a board",

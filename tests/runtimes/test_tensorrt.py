@@ -9,6 +9,7 @@ What the real libraries do is not tested here.
 from __future__ import annotations
 
 import ctypes
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +86,7 @@ class FakeTensorRT:
     __version__ = "10.3.0"
     float32, float16 = "float32", "float16"
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    LayerInformationFormat = SimpleNamespace(JSON="Layers")
     NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
 
     class ILogger:
@@ -108,6 +110,10 @@ class FakeTensorRT:
             return self
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize_cuda_engine)
+
+    def create_engine_inspector(self) -> Any:
+        layer = {"Name": "conv", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Half"}]}
+        return SimpleNamespace(get_engine_information=lambda kind: json.dumps({kind: [layer]}))
 
     def create_execution_context(self) -> Any:
         return self
@@ -247,6 +253,16 @@ def test_a_shipped_engine_runs(fakes: Fakes, make_bundle: MakeBundle) -> None:
     assert (predictor.backend, predictor.artefact.format) == ("tensorrt-rtx", "tensorrt-rtx")
     assert predictor.description["device"] == "Orin (compute capability 8.7)"
     assert not built
+
+
+def test_layers_are_the_inspectors(fakes: Fakes) -> None:
+    fakes()
+
+    layer = opened().layers()[0]
+
+    assert (layer.name, layer.operator, layer.where, layer.precision) == (
+        "conv", "kgen", "TensorRT", "float16"
+    )  # fmt: skip
 
 
 def test_close_gives_all_memory_back(fakes: Fakes) -> None:
