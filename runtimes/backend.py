@@ -47,13 +47,11 @@ class Options:
         precision: Of the artefact: a quantized graph is simulated without fused kernels.
         threads: For a CPU; None leaves it to the runtime.
         engine: Whether the model is a built TensorRT engine, not a graph.
-        profile: Whether ``layers`` will be asked for.
     """
 
     precision: Precision
     threads: int | None = None
     engine: bool = False
-    profile: bool = False
 
 
 class Backend(ABC):
@@ -147,8 +145,8 @@ class Backend(ABC):
         return batch
 
     @abstractmethod
-    def layers(self) -> tuple[Layer, ...]:
-        """Return where each layer runs, as the runtime tells it; once, where it was opened so."""
+    def layers(self, model: bytes) -> tuple[Layer, ...]:
+        """Return where each layer of the model that was loaded runs, as the runtime tells it."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the backend holds outside Python's memory."""

@@ -97,7 +97,7 @@ class LiteRTBackend(Backend):
         except importlib.metadata.PackageNotFoundError:
             return "of unknown version"  # TensorFlow goes by several names (tensorflow-cpu, ...)
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self, model: bytes) -> tuple[Layer, ...]:  # noqa: ARG002 - this one loaded it
         """Return where each layer runs."""
         return layers_of(self._interpreter)
 

@@ -61,14 +61,14 @@ def find_placement(bundle: Bundle, *, backend: BackendName | None = None) -> Pla
         MissingError: The backend, or every one of the target, cannot run here.
     """
     choice = select(bundle, backend=backend, precision=None, allow_fallback=False)
-    choice, running = open_choice(bundle, choice, profile=True)
+    choice, running = open_choice(bundle, choice)
     try:
         return Placement(
             backend=choice.backend,
             artefact=choice.artefact.path,
             precision=choice.artefact.precision,
             description=dict(running.description),
-            layers=running.layers(),
+            layers=running.layers(bundle.read(choice.artefact.path)),
         )
     finally:
         running.close()

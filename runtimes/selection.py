@@ -75,7 +75,7 @@ def select(
 
 
 def open_choice(
-    bundle: Bundle, choice: Choice, *, threads: int | None = None, profile: bool = False
+    bundle: Bundle, choice: Choice, *, threads: int | None = None
 ) -> tuple[Choice, Backend]:
     """Load what was chosen; the file's hash is verified as it is read.
 
@@ -85,7 +85,7 @@ def open_choice(
     """
     artefact = choice.artefact
     engine = artefact.format == "tensorrt-rtx"
-    options = Options(precision=artefact.precision, threads=threads, engine=engine, profile=profile)
+    options = Options(precision=artefact.precision, threads=threads, engine=engine)
     model = bundle.read(artefact.path)
     try:
         return choice, open_backend(choice.backend, model, bundle.manifest.preprocess, options)
@@ -93,8 +93,7 @@ def open_choice(
         graph = bundle.find("onnx", artefact.precision)
         if graph is None:
             raise
-        again = replace(choice, artefact=graph)
-        return open_choice(bundle, again, threads=threads, profile=profile)
+        return open_choice(bundle, replace(choice, artefact=graph), threads=threads)
 
 
 def _usable(

@@ -102,7 +102,7 @@ class TensorRTBackend(Backend):
         cuda.current_device()
         return str(import_api(cast(TensorRTApi, name)).__version__)
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self, model: bytes) -> tuple[Layer, ...]:  # noqa: ARG002 - this one loaded it
         """Return what the engine inspector tells of the layers."""
         engine = self._engine
         with exclusive():

@@ -30,7 +30,7 @@ class Mean(Backend):
     def check(cls, name: Any) -> str:
         return "1"
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self, model: bytes) -> tuple[Layer, ...]:
         return ()
 
     def _infer(self, batch: Batch) -> Batch:

@@ -258,7 +258,7 @@ def test_a_shipped_engine_runs(fakes: Fakes, make_bundle: MakeBundle) -> None:
 def test_layers_are_the_inspectors(fakes: Fakes) -> None:
     fakes()
 
-    layer = opened().layers()[0]
+    layer = opened().layers(GRAPH)[0]
 
     assert (layer.name, layer.operator, layer.where, layer.precision) == (
         "conv", "kgen", "TensorRT", "float16"
