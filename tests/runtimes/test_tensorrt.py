@@ -202,6 +202,16 @@ def test_logits_are_the_engines(
     np.testing.assert_allclose(first, expected, atol=tolerance)
 
 
+def test_layers_are_the_inspectors(fakes: Fakes) -> None:
+    fakes()
+
+    layer = opened().layers(GRAPH)[0]
+
+    assert (layer.name, layer.operator, layer.where, layer.precision) == (
+        "conv", "kgen", "TensorRT", "float16"
+    )  # fmt: skip
+
+
 def test_a_graph_is_built_once_and_then_cached(fakes: Fakes) -> None:
     _, _, built = fakes()
 
@@ -253,16 +263,6 @@ def test_a_shipped_engine_runs(fakes: Fakes, make_bundle: MakeBundle) -> None:
     assert (predictor.backend, predictor.artefact.format) == ("tensorrt-rtx", "tensorrt-rtx")
     assert predictor.description["device"] == "Orin (compute capability 8.7)"
     assert not built
-
-
-def test_layers_are_the_inspectors(fakes: Fakes) -> None:
-    fakes()
-
-    layer = opened().layers(GRAPH)[0]
-
-    assert (layer.name, layer.operator, layer.where, layer.precision) == (
-        "conv", "kgen", "TensorRT", "float16"
-    )  # fmt: skip
 
 
 def test_close_gives_all_memory_back(fakes: Fakes) -> None:
