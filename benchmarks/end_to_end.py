@@ -203,8 +203,9 @@ def measure(
     running = {one.name: start(one, environments) for one in pipelines}
     try:
         for process in running.values():
-            if not process.stdout.readline():
-                sys.exit(f"{process.args}: it ended without a word")
+            ready = process.stdout.readline()
+            if "version" not in (json.loads(ready) if ready else {}):
+                sys.exit(f"{process.args}: expected its version, found {ready!r}")
         return {title: by_turns(running, photos) for title, photos in workloads.items()}
     finally:
         for process in running.values():
