@@ -8,7 +8,15 @@ from typing import TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
@@ -29,6 +37,7 @@ class TerminalProgress:
         self._quiet = quiet
         self._noted: set[str] = set()
         self._console = Console(stderr=True, highlight=False)
+        self._gauge: Progress | None = None
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yield ``items`` under a bar."""
@@ -48,6 +57,23 @@ class TerminalProgress:
         """Say what begins now."""
         if not self._quiet and self._console.is_terminal:
             self._console.print(f"[dim]{description}[/dim]")
+
+    def fraction(self, description: str, done: float) -> None:
+        """Show how far something is, in a line that goes when it is done."""
+        if self._quiet or not self._console.is_terminal:
+            return
+        if self._gauge is None and done < 1:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                       TimeElapsedColumn())  # fmt: skip
+            self._gauge = Progress(*columns, console=self._console, transient=True)
+            self._gauge.add_task(description, total=1.0)
+            self._gauge.start()
+        if self._gauge is not None:
+            (task,) = self._gauge.task_ids
+            self._gauge.update(task, description=description, completed=done)
+            if done >= 1:
+                self._gauge.stop()
+                self._gauge = None
 
     def note(self, message: str) -> None:
         """Say something that the user should know, once."""
