@@ -69,7 +69,6 @@ def command(
     import msgspec
 
     from ..bundle import Bundle
-    from ..core.stderr import without_info
     from ..runtimes.engines import build, build_for
     from .show import TerminalProgress
 
@@ -79,17 +78,16 @@ def command(
             raise click.UsageError("with --on the engine stays on the device: no -o")
         return _build_on(opened, on, as_json, precision, backend, engine)
     progress = TerminalProgress(quiet=as_json)
-    with without_info():
-        if compute_capability is None:
-            found = build(opened, backend=backend, precision=precision, engine=engine,
-                          output=output, progress=progress)  # fmt: skip
-        elif output is None or backend not in (None, "tensorrt-rtx"):
-            raise click.UsageError(
-                "--compute-capability builds with tensorrt-rtx and writes a file: give -o FILE"
-            )
-        else:
-            found = build_for(opened, compute_capability, output, precision=precision,
-                              engine=engine, progress=progress)  # fmt: skip
+    if compute_capability is None:
+        found = build(opened, backend=backend, precision=precision, engine=engine,
+                      output=output, progress=progress)  # fmt: skip
+    elif output is None or backend not in (None, "tensorrt-rtx"):
+        raise click.UsageError(
+            "--compute-capability builds with tensorrt-rtx and writes a file: give -o FILE"
+        )
+    else:
+        found = build_for(opened, compute_capability, output, precision=precision,
+                          engine=engine, progress=progress)  # fmt: skip
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:

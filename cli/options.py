@@ -147,14 +147,14 @@ def open_predictor(
     from ..runtimes import load
     from .show import TerminalProgress
 
-    with without_info():
+    with without_info() as stderr:
         predictor = load(
             bundle,
             backend=cast("BackendName | None", backend),
             allow_fallback=allow_fallback,
             threads=threads,
             engine=engine,
-            progress=TerminalProgress(),
+            progress=TerminalProgress(file=stderr),
         )
     if predictor.problem is not None:
         click.echo(f"note: {predictor.problem}", err=True)

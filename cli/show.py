@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import click
 from rich.console import Console
@@ -31,12 +31,15 @@ def _is_terminal() -> bool:
 
 
 class TerminalProgress:
-    """Shows progress on stderr: bars on a terminal, notices always, unless quiet."""
+    """Shows progress on stderr: bars on a terminal, notices always, unless quiet.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    ``file`` is stderr where that is not ``sys.stderr`` now.
+    """
+
+    def __init__(self, *, quiet: bool = False, file: TextIO | None = None) -> None:
         self._quiet = quiet
         self._noted: set[str] = set()
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, file=file, highlight=False)
         self._gauge: Progress | None = None
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

@@ -22,7 +22,7 @@ from ..core.progress import Gauge, Quiet
 from .cuda import current_device
 from .engine_options import DEFAULT, EngineOptions
 from .tensorrt_int8 import quantize_implicitly
-from .tensorrt_progress import make_monitor
+from .tensorrt_progress import interrupts, make_monitor
 from .timing_cache import TimingCache
 
 TensorRTApi = Literal["tensorrt", "tensorrt-rtx"]
@@ -183,10 +183,11 @@ def _build(
     cache = None if timings is None else _use_timings(config, timings, progress)
     monitor = make_monitor(trt, f"building an engine ({title})", progress)
     config.progress_monitor = monitor
-    try:
-        built = builder.build_serialized_network(network, config)
-    finally:
-        monitor.close()
+    with interrupts(monitor.stop):
+        try:
+            built = builder.build_serialized_network(network, config)
+        finally:
+            monitor.close()
     if calibrator is not None and calibrator.asked:
         raise GraphError(f"{title} does not take the bundle's calibration cache: {_logged(log)}")
     if built is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +64,8 @@ class Phases:
 def make_monitor(trt: Any, title: str, progress: Gauge) -> Any:
     """Return TensorRT's monitor of a build.
 
-    What is raised while it is told, a Ctrl-C among others, stops the build at the next step and
-    is raised by ``close``: an exception must not pass through TensorRT.
+    ``stop`` ends the build at its next step. What is raised while it is told stops it too, and is
+    raised by ``close``: an exception must not pass through TensorRT.
 
     Args:
         trt: The module.
@@ -75,6 +77,7 @@ def make_monitor(trt: Any, title: str, progress: Gauge) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self._raised: BaseException | None = None
+            self._stopped = False
             self._phases = Phases()
             self._lock = threading.Lock()
 
@@ -83,7 +86,7 @@ def make_monitor(trt: Any, title: str, progress: Gauge) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             self._tell(lambda: self._phases.step(phase_name, step))
-            return self._raised is None
+            return self._raised is None and not self._stopped
 
         def phase_finish(self, phase_name: str) -> None:
             self._tell(lambda: self._phases.finish(phase_name))
@@ -97,9 +100,39 @@ def make_monitor(trt: Any, title: str, progress: Gauge) -> Any:
             except BaseException as error:
                 self._raised = error
 
+        def stop(self) -> None:
+            self._stopped = True
+
         def close(self) -> None:
             progress.fraction(title, 1.0)
             if self._raised is not None:
                 raise self._raised
 
     return Monitor()
+
+
+@contextlib.contextmanager
+def interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Let a Ctrl-C call ``stop``, and act when the block ends.
+
+    Python would raise it in whatever TensorRT calls just then, mostly the logger, where the
+    bindings swallow it. Signals are the main thread's: elsewhere nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    came = []
+
+    def note(number: int, frame: object) -> None:
+        del frame
+        came.append(number)
+        stop()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edgecls.cli.show import TerminalProgress
 from edgecls.core.errors import MissingError
+from edgecls.core.stderr import without_info
 from edgecls.runtimes.cuda import current_device
 from edgecls.runtimes.tensorrt_build import tensorrt_rtx_available
 
@@ -139,3 +143,39 @@ def test_options_reach_a_device(edgecls: Command, digits: Digits) -> None:
     assert done.out == "model.int8.tflite runs on litert as it is: no engine is needed\n"
     assert missing.code == 2
     assert "no implicit quantization" in missing.err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_build_is_a_line_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    file = Terminal() if terminal else io.StringIO()
+    progress = TerminalProgress(file=file)
+    for done in (0.0, 0.5, 1.0):
+        progress.fraction("building", done)
+    shown = file.getvalue()
+    progress.fraction("building", 1.0)
+
+    assert file.getvalue() == shown, "what is over is not begun again"
+    assert bool(shown) == terminal
+    if terminal:
+        assert "building" in shown
+        assert "0%" in shown
+        assert shown.index("\x1b[?25l") < shown.index("\x1b[?25h"), "the cursor comes back"
+
+
+def test_what_must_be_seen_at_once_passes_what_is_kept_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with without_info() as stderr:
+        os.write(2, b"INFO: of a library\nlater\n")
+        assert stderr is not None
+        stderr.write("now\n")
+
+    assert capfd.readouterr().err == "now\nlater\n"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+import threading
 from itertools import pairwise
 
 import pytest
@@ -117,6 +119,48 @@ def test_what_is_raised_meanwhile_stops_the_build(error: BaseException, onnx_flo
     assert len(shown.fractions) < len(whole.fractions) / 2
     assert shown.fractions[-1] == 1, "the line goes"
     assert len(build_engine(onnx_float, api="tensorrt-rtx")) > 1000, "the next build is well"
+
+
+class Interrupting(Shown):
+    """The user's Ctrl-C, in the middle of a build."""
+
+    def fraction(self, description: str, done: float) -> None:
+        super().fraction(description, done)
+        if len(self.fractions) == self.after:
+            signal.raise_signal(signal.SIGINT)
+
+
+@needs_rtx
+def test_ctrl_c_stops_the_build(onnx_float: bytes) -> None:
+    whole, shown = Shown(), Interrupting()
+    before = signal.getsignal(signal.SIGINT)
+    build_engine(onnx_float, api="tensorrt-rtx", progress=whole)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(onnx_float, api="tensorrt-rtx", progress=shown)
+
+    assert len(shown.fractions) < len(whole.fractions) / 2
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@needs_rtx
+def test_a_thread_that_builds_leaves_signals_alone(onnx_float: bytes) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    found = []
+
+    class Watching(Shown):
+        def fraction(self, description: str, done: float) -> None:
+            found.append(signal.getsignal(signal.SIGINT) is before)
+
+    def work() -> None:
+        build_engine(onnx_float, api="tensorrt-rtx", progress=Watching())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(60)
+
+    assert found
+    assert all(found)
 
 
 @needs_rtx
