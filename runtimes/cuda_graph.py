@@ -10,11 +10,11 @@ from . import cuda
 
 
 class CudaGraph:
-    """Runs the same work again and again; from the third time on, as a graph.
+    """Runs the same work again and again; from the second time on, as a graph.
 
-    The first time the work runs as it is: lazy initialisation cannot be recorded. The second time
-    it is recorded, and then replayed for as long as it is the same work on the same memory. Where
-    recording fails, the work runs as it is from then on, and ``refused`` says why.
+    The first time the work runs as it is: lazy initialisation cannot be recorded. Then it is
+    recorded, and replayed for as long as it is the same work on the same memory. Where recording
+    fails, the work runs as it is from then on, and ``refused`` says why.
 
     Attributes:
         refused: Why nothing is recorded; None where nothing has failed.
