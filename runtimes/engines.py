@@ -75,7 +75,7 @@ def build(
         bundle, backend=chosen, precision=precision, allow_fallback=False, engine=engine
     ) if chosen in BUILDS_ENGINES else None  # fmt: skip
     if choice is None:
-        return _not_needed(bundle, chosen, precision, output)
+        return _not_needed(bundle, chosen, precision, engine, output)
     choice, running = open_choice(bundle, choice, engine=engine, progress=progress)
     running.close()
     use = running.engine
@@ -170,7 +170,11 @@ def _builder(bundle: Bundle) -> BackendName:
 
 
 def _not_needed(
-    bundle: Bundle, backend: BackendName, precision: Precision | None, output: Path | None
+    bundle: Bundle,
+    backend: BackendName,
+    precision: Precision | None,
+    engine: EngineOptions,
+    output: Path | None,
 ) -> BuildReport:
     """Say that a backend takes the bundle's file as it is, whether or not it is installed here."""
     wanted = precision or bundle.manifest.precision
@@ -178,8 +182,9 @@ def _not_needed(
     if found is None:
         held = ", ".join(f"{a.format} {a.precision}" for a in bundle.manifest.artefacts)
         raise UsageError(f"{bundle.path}: it has nothing in {wanted}; it has: {held}")
-    if output is not None:
-        raise UsageError(f"{backend} runs {found.path} as it is: there is no engine to write")
+    if output is not None or engine.implicit_int8:
+        wanted_for = "to write" if output is not None else "for --implicit-int8 to quantize"
+        raise UsageError(f"{backend} runs {found.path} as it is: there is no engine {wanted_for}")
     return BuildReport(
         outcome="not needed", artefact=found.path, precision=found.precision, backend=backend
     )

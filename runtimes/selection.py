@@ -116,7 +116,7 @@ def open_choice(
         return choice, open_backend(choice.backend, model, bundle.manifest.preprocess, options)
     except EngineError:
         graph = bundle.find("onnx", artefact.precision)
-        if graph is None:
+        if graph is None or not options.built:
             raise
         choice = replace(choice, artefact=graph)
         return open_choice(bundle, choice, threads=threads, engine=engine, progress=progress)

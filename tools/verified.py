@@ -44,7 +44,7 @@ NEVER: Final = (
      "its names and scales are compared with the parsed graph and the Q/DQ graph"),
     ("a timing cache that saves time",
      "read, kept and refused with TensorRT-RTX's own objects, which do nothing with it"),
-    ("CUDA graphs", "by the stand-in; each name is in cuda-bindings"),
+    ("CUDA graphs", "what is recorded and replayed when: by the stand-in; each name: in cuda-bindings"),
     ("a device over SSH that is not this machine", "a real sshd and virtual Pis, on loopback"),
     ("bench: what vcgencmd, jetson-stats, NVML and RAPL tell of a board",
      "their readers are tested on files in those layouts"),

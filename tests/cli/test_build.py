@@ -99,6 +99,7 @@ def test_the_engine_as_json(edgecls: Command, digits: Digits, tmp_path: Path) ->
         (["--on", "here", "-o", "f"], 2, "stays on the device"),
         (["--backend", "onnxruntime", "-o", "f"], 2, "no engine to write"),
         (["--backend", "onnxruntime", "--precision", "fp32"], 2, "nothing in fp32"),
+        (["--backend", "onnxruntime", "--implicit-int8"], 2, "no engine for --implicit-int8"),
         (["--opt-batch", "9"], 2, "max-batch 8"),
         (["--workspace-mb", "0"], 2, "range"),
     ],

@@ -333,6 +333,23 @@ def test_a_cached_engine_that_is_not_taken_is_built_again(fakes: Fakes) -> None:
     assert built == [GRAPH] * 2
 
 
+def test_a_graph_whose_engine_is_never_taken_gives_way_to_nothing(
+    fakes: Fakes, make_bundle: MakeBundle
+) -> None:
+    _, trt, built = fakes()
+    trt.takes = b"nothing"
+    path = make_bundle(
+        Made("model.int8.onnx", "onnx", "int8", b"a Q/DQ graph"),
+        Made("model.implicit-int8.onnx", "onnx-calibrated", "int8", GRAPH, beside=b"TRT-"),
+        target="jetson",
+    )
+    for implicit in (False, True):
+        with pytest.raises(EngineError, match="version mismatch"):
+            load(path, engine=EngineOptions(implicit_int8=implicit))
+
+    assert built == [b"a Q/DQ graph"] * 2 + [GRAPH] * 2
+
+
 def test_a_shipped_engine_of_another_version_gives_way_to_its_graph(
     fakes: Fakes, make_bundle: MakeBundle
 ) -> None:
