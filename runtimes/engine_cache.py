@@ -15,6 +15,7 @@ import msgspec
 
 from ..core.errors import MissingError
 from ..core.files import CACHE_VARIABLE, cache_folder, sha256_bytes, write_atomic
+from ..core.progress import Gauge, Quiet
 
 LIMIT_BYTES: Final = 4 << 30
 """What the engines may take together; the one that was built last may be larger."""
@@ -85,17 +86,24 @@ class EngineCache:
         self.folder = folder or cache_folder("engines")
         self.limit_bytes = limit_bytes
 
-    def get(self, key: EngineKey, build: Callable[[], bytes]) -> Kept:
+    def get(
+        self, key: EngineKey, build: Callable[[], bytes], progress: Gauge | None = None
+    ) -> Kept:
         """Return the engine of ``key``; where it is not there, or damaged, build and keep it.
 
-        Others that want the same engine wait meanwhile.
+        Others that want the same engine wait meanwhile, and say so.
+
+        Args:
+            key: Which engine.
+            build: Makes it.
+            progress: Takes the notice.
 
         Raises:
             MissingError: The folder cannot be written, or the disk is full.
         """
         name = key.name()
         path = self._path(name, "engine")
-        with self._locked(name):
+        with self._locked(name, progress=progress):
             found = self._read(key)
             if found is not None:
                 with contextlib.suppress(OSError):
@@ -155,7 +163,9 @@ class EngineCache:
             part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _locked(self, name: str, *, wait: bool = True) -> Iterator[None]:
+    def _locked(
+        self, name: str, *, wait: bool = True, progress: Gauge | None = None
+    ) -> Iterator[None]:
         """Hold an engine's lock; its file stays, as others may wait for it already."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +173,13 @@ class EngineCache:
         except OSError as error:
             raise self._unwritable(error) from error
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                (progress or Quiet()).note("waiting for another process, which has this engine")
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _path(self, name: str, ending: str) -> Path:

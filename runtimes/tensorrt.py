@@ -177,7 +177,7 @@ class TensorRTBackend(Backend):
             )  # fmt: skip
 
         for attempt in range(2):
-            kept = cache.get(key, build)
+            kept = cache.get(key, build, options.progress)
             engine = self._load(kept.data)
             if engine is not None or attempt:
                 break

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgecls.cli.remote import predict_options
 from edgecls.cli.show import TerminalProgress
 from edgecls.core.errors import MissingError
 from edgecls.core.stderr import without_info
 from edgecls.runtimes.cuda import current_device
+from edgecls.runtimes.engine_options import EngineOptions
 from edgecls.runtimes.tensorrt_build import tensorrt_rtx_available
 
 if TYPE_CHECKING:
@@ -144,6 +146,16 @@ def test_options_reach_a_device(edgecls: Command, digits: Digits) -> None:
     assert done.out == "model.int8.tflite runs on litert as it is: no engine is needed\n"
     assert missing.code == 2
     assert "no implicit quantization" in missing.err
+
+
+def test_a_device_gets_the_options_that_were_changed() -> None:
+    engine = EngineOptions(max_batch=16, workspace_mb=64, implicit_int8=True, cuda_graph=False)
+
+    assert predict_options(None, False, None) == []
+    assert predict_options("tensorrt", True, 2, engine) == [
+        "--backend", "tensorrt", "--allow-fallback", "--threads", "2", "--max-batch", "16",
+        "--workspace-mb", "64", "--implicit-int8", "--no-cuda-graph",
+    ]  # fmt: skip
 
 
 class Terminal(io.StringIO):

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pytest
 
 from edgecls.core.errors import GraphError, MissingError
 from edgecls.core.files import sha256_bytes
+from edgecls.core.progress import Quiet
 from edgecls.runtimes.engine_cache import EngineCache, EngineKey
 from edgecls.runtimes.tensorrt_build import build_engine, tensorrt_rtx_available
 
@@ -259,6 +260,28 @@ def test_an_engine_that_another_holds_stays(tmp_path: Path) -> None:
     assert kept(cache, 2) == [0, 1]
     cache.get(numbered(2), lambda: bytes(80))
     assert kept(cache, 3) == [2]
+
+
+class Letting(Quiet):
+    """Lets go of a lock when it is told that somebody waits for it."""
+
+    def __init__(self, lock: IO[bytes]) -> None:
+        self.lock, self.said = lock, list[str]()
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
+
+
+def test_who_waits_says_so(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    with (tmp_path / f"{KEY.name()}.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        progress = Letting(file)
+
+        assert cache.get(KEY, Builder(), progress).data == b"engine 1"
+        assert cache.get(KEY, Builder(), progress).data == b"engine 1"
+    assert progress.said == ["waiting for another process, which has this engine"]
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_set(tmp_path: Path) -> None:
