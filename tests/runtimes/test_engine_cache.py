@@ -203,7 +203,7 @@ except MissingError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     cache, build = EngineCache(tmp_path), Builder()
     cache.get(OTHER, build)
     key = msgspec.json.encode(KEY).decode()
