@@ -17,6 +17,7 @@ _BACKENDS: Final[dict[BackendName, tuple[tuple[ArtefactFormat, ...], str, str]]]
     "tflite-runtime": (("tflite",), "litert", "LiteRTBackend"),
     "tensorflow": (("tflite",), "litert", "LiteRTBackend"),
     "onnxruntime": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
+    "onnxruntime-cpu": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
     "onnxruntime-cuda": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
     "tensorrt": (("onnx", "onnx-calibrated"), "tensorrt", "TensorRTBackend"),
     "tensorrt-rtx": (("tensorrt-rtx", "onnx"), "tensorrt", "TensorRTBackend"),

@@ -123,8 +123,8 @@ def _check_implicit(
         return
     if precision != "int8":
         raise UsageError(f"--implicit-int8 is for int8, not for {precision}")
-    if not any("tensorrt" in target.backends for target in targets):
-        runs = [target.name for target in TARGETS.values() if "tensorrt" in target.backends]
+    if not any(target.tensorrt for target in targets):
+        runs = [target.name for target in TARGETS.values() if target.tensorrt]
         raise UsageError(f"--implicit-int8 is for TensorRT 10; add --target {' or '.join(runs)}")
 
 
