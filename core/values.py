@@ -33,7 +33,13 @@ PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 CALIBRATED: Final[Mapping[Precision, Literal[8, 16]]] = {"int8": 8, "int16x8": 16}
 """The bits of activations, by the precisions that need images: their activations have scales."""
 
-ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx"]
+ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx", "onnx-calibrated"]
+"""What a file is.
+
+- onnx, tflite: a graph; int8 is what its Q/DQ or its types say.
+- tensorrt-rtx: an engine of TensorRT-RTX, finished on the GPU that loads it.
+- onnx-calibrated: a float32 graph that TensorRT 10 quantizes by a calibration cache.
+"""
 
 INT16_OPSET: Final = 21
 """The first ONNX opset whose QuantizeLinear takes 16 bits."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 import onnx
 
 from ..bundle.manifest import Artefact
 from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
+from ..calibration.trt_cache import format_cache
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
@@ -40,12 +43,14 @@ class Built:
             simulation.
         tensors: The hash of what the file is fed, of each sample; empty where edgecls never runs
             it.
+        beside: Other files that it needs, by their path in the bundle.
     """
 
     artefact: Artefact
     data: bytes
     logits: Logits
     tensors: tuple[str, ...] = ()
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +67,8 @@ class ArtefactBuilder:
         reference: The float graph's logits on the samples.
         stages: Takes the times.
         progress: Takes the notices.
+        implicit_int8: Whether int8 for TensorRT is also made as a float graph with a calibration
+            cache.
         graphs: The ONNX graphs that were made on the way, by name.
     """
 
@@ -72,6 +79,7 @@ class ArtefactBuilder:
     reference: Logits
     stages: Stages
     progress: Progress
+    implicit_int8: bool = False
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     _built: dict[str, tuple[Built, tuple[StepCheck, ...]]] = field(default_factory=dict)
     _engines: dict[str, bytes] = field(default_factory=dict)
@@ -101,7 +109,28 @@ class ArtefactBuilder:
             engines = [self._engine(built) for built in all_built]
             if engines[0] is not None and target.engine:
                 all_built.append(_engine_artefact(primary, engines[0]))
+            if self.implicit_int8:
+                all_built.append(self._calibrated(target, primary))
         return tuple(all_built), steps
+
+    def _calibrated(self, target: Target, primary: Built) -> Built:
+        """Return the float graph with the calibration cache by which TensorRT 10 quantizes it.
+
+        What it answers to the samples is what the explicit graph does: the scales are the same.
+        """
+        assert self.table is not None
+        plain, _ = self._once(f"onnx-fp32-{target.scheme}", target, "fp32")
+        cache = "model.implicit-int8.cache"
+        return Built(
+            artefact=msgspec.structs.replace(
+                plain.artefact, path="model.implicit-int8.onnx", format="onnx-calibrated",
+                precision="int8", calibration_cache=cache,
+            ),
+            data=plain.data,
+            logits=primary.logits,
+            tensors=plain.tensors,
+            beside={cache: format_cache(self.table).encode()},
+        )  # fmt: skip
 
     def primary(self, target: Target, precision: Precision) -> Built:
         """Return the file that ships to a target, without what stands beside it; see ``build``."""
