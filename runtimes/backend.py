@@ -17,6 +17,7 @@ from ..core.progress import Gauge
 from ..core.values import Logits, Pixels, Precision
 from ..targets.target import BackendName
 from .engine_options import DEFAULT, EngineOptions
+from .layer import Layer
 
 Batch = NDArray[Any]
 """Images or outputs in the dtype and layout of the file that runs."""
@@ -170,6 +171,10 @@ class Backend(ABC):
         batch = self._memory(len(pixels))
         self._fill(batch, pixels)
         return batch
+
+    @abstractmethod
+    def layers(self, model: bytes) -> tuple[Layer, ...]:
+        """Return where each layer of the model that was loaded runs, as the runtime tells it."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the backend holds outside Python's memory."""

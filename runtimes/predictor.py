@@ -22,7 +22,7 @@ from ..core.values import Logits, Pixels, Precision
 from ..targets.target import BackendName
 from .backend import Backend, Batch, EngineUse
 from .engine_options import DEFAULT, EngineOptions
-from .images import ImageSource, name_of, read_image
+from .images import ImageSource, decode_image, name_of
 from .prediction import Prediction, rank
 from .preprocess import decoded_to_pixels
 from .selection import Choice, open_choice, select
@@ -189,7 +189,7 @@ class Predictor:
     def _prepare(self, image: ImageSource) -> _Ready:
         name = name_of(image)
         start = time.perf_counter()
-        decoded = read_image(image, self._preprocess)
+        decoded = decode_image(image, self._preprocess)
         decode = _since(start)
         start = time.perf_counter()
         pixels = decoded_to_pixels(name, decoded, self._preprocess, size=self.input_size)

@@ -109,7 +109,7 @@ def nearest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def squashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess, "_resized", lambda image, size: (size, size))
+    monkeypatch.setattr(Preprocess, "resized", lambda self, width, height: (self.resize,) * 2)
 
 
 def crop_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def bgr_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     real = preprocess.decoded_to_pixels
 
     def reversed_order(
-        name: str, image: Image.Image, wanted: Preprocess, *, size: Any, watch: Any
+        name: str, image: images.Decoded, wanted: Preprocess, *, size: Any, watch: Any
     ) -> Array:
         other = msgspec.structs.replace(wanted, color="bgr")
         return real(name, image, other, size=size, watch=watch)
