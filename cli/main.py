@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "calibrate compare": "Compare the calibration methods on images that none has seen.",
     "calibrate merge": "Add up tables of parts, or write one as a TensorRT cache.",
     "predict": "Classify images with a bundle.",
+    "serve": "Answer HTTP requests with a bundle, with a page to try it.",
     "drift": "Say what a conversion cost, and judge it.",
     "inspect": "Say what is in a bundle.",
     "verify": "Check a bundle: hashes, schema, golden samples.",

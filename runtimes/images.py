@@ -68,12 +68,14 @@ def read_image(
     *,
     name: str | None = None,
     watch: Watch | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Decode an image, turn it upright where ``preprocess.exif`` says so, and convert its mode.
 
     Transparency is dropped, 16-bit grey keeps its high byte, of an animation the first frame is
     taken. Errors call it ``name``, or what ``name_of`` says. ``watch`` is shown what decoding and
-    turning gave; an array is neither decoded nor turned.
+    turning gave; an array is neither decoded nor turned. A file whose header announces more than
+    ``max_pixels`` is not decoded.
 
     Returns:
         Mode "L" where ``preprocess.color`` is "gray", else "RGB".
@@ -91,13 +93,13 @@ def read_image(
     if isinstance(source, np.ndarray):
         return _convert(name, _from_array(name, source), mode)
     if isinstance(source, Image.Image):
-        _check_size(name, source)
+        _check_size(name, source, max_pixels)
         return _finish(name, source, mode, preprocess.exif, watch)
     if isinstance(source, (bytes, bytearray)):
         data = bytes(source)
     else:
         data = read_regular_file(os.fspath(source))
-    with open_image(name, data) as image:
+    with open_image(name, data, max_pixels) as image:
         return _finish(name, image, mode, preprocess.exif, watch)
 
 
@@ -134,7 +136,7 @@ def _check_regular(path: str, found: os.stat_result) -> None:
         )
 
 
-def open_image(name: str, data: bytes) -> Image.Image:
+def open_image(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a file's header and check the size that it announces; the pixels are read later.
 
     Raises:
@@ -150,15 +152,15 @@ def open_image(name: str, data: bytes) -> Image.Image:
     except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
         raise ImageError(name, f"damaged or not an image: {_short(error)}") from error
     assert isinstance(opened, Image.Image)
-    _check_size(name, opened)
+    _check_size(name, opened, max_pixels)
     return opened
 
 
-def _check_size(name: str, image: Image.Image) -> None:
+def _check_size(name: str, image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise ImageError(
-            name, f"{width}x{height} px, the most that is decoded is {MAX_PIXELS} px in all"
+            name, f"{width}x{height} px, the most that is decoded is {max_pixels} px in all"
         )
 
 

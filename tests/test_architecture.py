@@ -12,10 +12,10 @@ import tomllib
 
 ROOT = Path(__file__).parent.parent
 
-DEVICE_ROOMS = {"core", "targets", "bundle", "runtimes", "devices"}
+DEVICE_ROOMS = {"core", "targets", "bundle", "runtimes", "devices", "serve"}
 ALL = {
-    "core", "targets", "bundle", "runtimes", "devices", "models", "data", "export", "calibration",
-    "training", "drift", "reports", "workflows", "cli",
+    "core", "targets", "bundle", "runtimes", "devices", "serve", "models", "data", "export",
+    "calibration", "training", "drift", "reports", "workflows", "cli",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "bundle": {"core", "targets"},
     "runtimes": {"core", "targets", "bundle"},
     "devices": {"core", "targets", "bundle", "runtimes"},
+    "serve": {"core", "bundle", "runtimes"},
     "models": {"core"},
     "data": {"core", "runtimes"},
     "export": {"core", "targets"},
