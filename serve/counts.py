@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import struct
 import threading
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
 
 from ..core.fingerprint import CONFIDENCE_BINS, PIXEL_BINS
-
-Int64s = NDArray[np.int64]
 
 STAGES: Final = ("decode", "preprocess", "queue", "inference", "postprocess")
 SECONDS: Final = (
@@ -56,11 +54,6 @@ _FIELDS: Final[dict[str, int]] = {
 }
 _STARTS: Final = dict(zip(_FIELDS, itertools.accumulate(_FIELDS.values(), initial=0), strict=False))
 _LENGTH: Final = sum(_FIELDS.values())
-_EDGES: Final[dict[str, NDArray[Any]]] = {
-    "predict_seconds": np.asarray(SECONDS),
-    **{f"{stage}_seconds": np.asarray(SECONDS) for stage in STAGES},
-    "batches": np.asarray(BATCHES),
-}
 
 
 class Counts:
@@ -77,44 +70,47 @@ class Counts:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._memory = mmap.mmap(-1, workers * _LENGTH * 8)
-        self._rows: Int64s = np.frombuffer(self._memory, np.int64).reshape(workers, _LENGTH)
-        self._row = self._rows[0]
+        self._cells = memoryview(mmap.mmap(-1, workers * _LENGTH * 8)).cast("q")
+        self._row = 0
         self._lock = threading.Lock()
         self.bundle = ""
 
     def start(self, worker: int) -> None:
         """Write to the row of process ``worker``, 0 to ``workers`` - 1, from here on."""
-        self._row = self._rows[worker]
-        self._of("in_flight")[:] = 0
+        self._row = worker
+        self.put("in_flight", 0)
         self.stop()
 
     def stop(self) -> None:
         """Say that this process runs no bundle."""
-        self._of("bundle")[:] = 0
+        self._write("bundle", (0,) * _HASH)
 
-    def add(self, name: str, amount: int | Int64s = 1, at: int | slice = 0) -> None:
-        """Add to one counter of a field, or to several side by side."""
+    def add(self, name: str, amount: int = 1, at: int = 0) -> None:
+        """Add to a counter of a field."""
+        cell = self._start(name) + at
         with self._lock:
-            self._of(name)[at] += amount
+            self._cells[cell] += amount
+
+    def add_all(self, name: str, amounts: Sequence[int]) -> None:
+        """Add to the first counters of a field."""
+        start = self._start(name)
+        with self._lock:
+            for cell, amount in enumerate(amounts, start):
+                self._cells[cell] += amount
 
     def put(self, name: str, value: int) -> None:
         """Set a gauge."""
-        self._of(name)[0] = value
+        self._cells[self._start(name)] = value
 
     def observe_seconds(self, name: str, seconds: float) -> None:
         """Count a time in the histogram of that name."""
-        at = int(np.searchsorted(_EDGES[name], seconds))
-        with self._lock:
-            self._of(name)[at] += 1
-            self._of(f"{name}_us")[0] += round(seconds * 1e6)
+        self.add(name, at=bisect_left(SECONDS, seconds))
+        self.add(f"{name}_us", round(seconds * 1e6))
 
     def observe_batch(self, images: int) -> None:
         """Count a batch."""
-        at = int(np.searchsorted(_EDGES["batches"], images))
-        with self._lock:
-            self._of("batches")[at] += 1
-            self._of("batched_images")[0] += images
+        self.add("batches", at=bisect_left(BATCHES, images))
+        self.add("batched_images", images)
 
     def add_request(self, path: str, status: int) -> None:
         """Count an answer; a status that is not listed counts as 0."""
@@ -124,20 +120,18 @@ class Counts:
     def run_bundle(self, sha256: str, classes: int) -> None:
         """Say which bundle this process runs from now on; its sketch starts with it."""
         with self._lock:
-            begin = _STARTS["field_images"]
-            end = _STARTS["field_classes"] + int(self._of("classes")[0])
-            self._row[begin:end] = 0  # no further: what is touched takes memory
-            self._of("classes")[0] = classes
+            (before,) = self._read("classes", self._row)
+            begin, end = self._start("field_images"), self._start("field_classes") + before
+            for cell in range(begin, end):  # no further: what is touched takes memory
+                self._cells[cell] = 0
+            self.put("classes", classes)
+            self._write("bundle", struct.unpack(f"={_HASH}q", bytes.fromhex(sha256)))
             self.bundle = sha256
-            self._of("bundle")[:] = np.frombuffer(bytes.fromhex(sha256), np.int64)
 
     def bundles(self) -> list[str | None]:
         """Return each process's bundle; None where it has none yet."""
-        found: list[str | None] = []
-        for row in self._rows:
-            words = self._of("bundle", row)
-            found.append(words.tobytes().hex() if words.any() else None)
-        return found
+        found = (self._read("bundle", row) for row in range(self.workers))
+        return [struct.pack(f"={_HASH}q", *words).hex() if any(words) else None for words in found]
 
     def total(
         self, name: str, *, length: int | None = None, bundle: str | None = None
@@ -149,13 +143,24 @@ class Counts:
             length: How many of its counters.
             bundle: Only of processes that run it.
         """
-        running = self.bundles()
-        total = np.zeros(length or _FIELDS[name], np.int64)
-        for row, runs in zip(self._rows, running, strict=True):
-            if bundle is None or runs == bundle:
-                total += self._of(name, row)[: len(total)]
-        return [int(value) for value in total]
+        rows = [
+            self._read(name, row, length)
+            for row, runs in enumerate(self.bundles())
+            if bundle is None or runs == bundle
+        ]
+        return (
+            [sum(column) for column in zip(*rows, strict=True)]
+            if rows
+            else ([0] * (length or _FIELDS[name]))
+        )
 
-    def _of(self, name: str, row: Int64s | None = None) -> Int64s:
-        start = _STARTS[name]
-        return (self._row if row is None else row)[start : start + _FIELDS[name]]
+    def _start(self, name: str) -> int:
+        return self._row * _LENGTH + _STARTS[name]
+
+    def _read(self, name: str, row: int, length: int | None = None) -> list[int]:
+        start = row * _LENGTH + _STARTS[name]
+        return self._cells[start : start + (length or _FIELDS[name])].tolist()
+
+    def _write(self, name: str, values: Sequence[int]) -> None:
+        for cell, value in enumerate(values, self._start(name)):
+            self._cells[cell] = value

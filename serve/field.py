@@ -5,6 +5,8 @@ Counts only: no image, and nothing that one could be made of again, is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -12,7 +14,7 @@ from ..core.fingerprint import CONFIDENCE_BINS, PIXEL_BINS, Fingerprint
 from ..core.values import Pixels
 from ..core.version import VERSION
 from ..runtimes import Prediction
-from .counts import Counts, Int64s
+from .counts import Counts
 from .model import Model
 
 
@@ -31,16 +33,15 @@ class FieldSketch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     fingerprint: Fingerprint
 
 
-def pixel_counts(pixels: Pixels) -> Int64s:
+def pixel_counts(pixels: Pixels) -> list[int]:
     """Return how often a channel's codes fall into each bin, (C x bins), for pixels (H, W, C)."""
     channels = pixels.shape[2]
     shift = np.arange(channels, dtype=np.int16) * 256
     codes = np.bincount((pixels + shift).ravel(), minlength=channels * 256)
-    bins: Int64s = codes.reshape(channels * PIXEL_BINS, -1).sum(axis=1)
-    return bins
+    return [int(count) for count in codes.reshape(channels * PIXEL_BINS, -1).sum(axis=1)]
 
 
-def count_image(counts: Counts, bundle: str, pixels: Int64s, found: Prediction) -> None:
+def count_image(counts: Counts, bundle: str, pixels: Sequence[int], found: Prediction) -> None:
     """Add an answered image to the sketch; not what a bundle answered that was replaced since.
 
     Args:
@@ -53,7 +54,7 @@ def count_image(counts: Counts, bundle: str, pixels: Int64s, found: Prediction) 
         return
     top = found.top1
     counts.add("field_images")
-    counts.add("field_pixels", pixels, slice(0, len(pixels)))
+    counts.add_all("field_pixels", pixels)
     counts.add("field_confidence", at=min(int(top.score * CONFIDENCE_BINS), CONFIDENCE_BINS - 1))
     counts.add("field_classes", at=top.index)
 

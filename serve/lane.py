@@ -16,7 +16,7 @@ import numpy as np
 from ..core.values import Logits, Tensor
 from ..runtimes import Prediction
 from ..runtimes.predictor import Prepared
-from .counts import Counts, Int64s
+from .counts import Counts
 from .field import count_image
 from .model import Model
 
@@ -54,7 +54,7 @@ class ImageJob(Job):
 
     image: Prepared
     topk: int
-    codes: Int64s
+    codes: Sequence[int]
 
     def joins(self, first: Job) -> bool:
         """Whether both are images for the same model."""
@@ -101,10 +101,10 @@ class Lane:
         self._thread = threading.Thread(target=self._work, name="edgecls-lane", daemon=True)
         self._thread.start()
 
-    def expect(self) -> None:
-        """Announce an image: ``put`` or ``miss`` follows."""
+    def expect(self, images: int) -> None:
+        """Announce images: ``put`` or ``miss`` follows for each."""
         with self._changed:
-            self._coming += 1
+            self._coming += images
 
     def miss(self) -> None:
         """Say that an image that was announced does not come."""

@@ -117,6 +117,7 @@ class Service:
         """
         model, deadline = self.model, time.monotonic() + self.settings.timeout_s
         self.take(len(uploads))
+        self._lane.expect(len(uploads))
         begun = [self._begin(model, upload, topk, deadline) for upload in uploads]
         await self._wait(begun, deadline)
         found: list[Prediction | ImageError] = []
@@ -177,7 +178,6 @@ class Service:
                     expected=True,
                 )  # fmt: skip
 
-        self._lane.expect()
         self._decoders.submit(decode)
         return answer
 

@@ -10,20 +10,23 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..core.errors import EdgeclsError, UsageError
 from .counts import Counts
-from .model import Open, open_model
 from .settings import Settings
 
+if TYPE_CHECKING:
+    from .model import Open
+
 _LOG: Final = logging.getLogger("edgecls.serve")
-# A forked process starts in milliseconds and shares the port and the counts. This process has no
-# thread and loads no runtime, so that a fork copies nothing that is in use.
+# A forked process shares the port and the counts. The one that forks loads no runtime and starts no
+# thread; numpy's BLAS has some, which are prepared for it, but Python 3.12 warns of any.
 _FORK: Final = multiprocessing.get_context("fork")
 _BACKLOG: Final = 1024
 _AGAIN_S: Final = 1.0
@@ -39,9 +42,13 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         found = socket.socket(family, socket.SOCK_STREAM)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(_BACKLOG)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((host, port))
+            found.listen(_BACKLOG)
+        except BaseException:
+            found.close()
+            raise
     except OSError as error:
         raise UsageError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; give another --host "
@@ -127,9 +134,7 @@ class Supervisor:
             self._listener.close()
 
     def _start(self, number: int) -> None:
-        process = _FORK.Process(target=self._work, args=(number,), name=f"edgecls-{number}")
-        process.start()
-        self._workers[number] = _Worker(process)
+        self._workers[number] = _Worker(_fork(self._work, number))
 
     def _work(self, number: int) -> None:
         """Be a worker."""
@@ -153,14 +158,15 @@ class Supervisor:
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             self._stop(0)
         elif signal.SIGHUP in numbers and self._check is None and not self._stopping:
-            self._check = _FORK.Process(target=self._try, name="edgecls-check")
-            self._check.start()
+            self._check = _fork(self._try)
 
     def _try(self) -> None:
         """Open the bundle as a worker would, and end."""
         _forget_signals()
 
         def opened() -> int:
+            from .model import open_model
+
             open_model(self._opened).release()
             return 0
 
@@ -221,6 +227,7 @@ def _serve(
     import uvicorn
 
     from .app import create_app
+    from .model import open_model
     from .service import Service
 
     service = Service(open_model(opened), settings, counts)
@@ -262,6 +269,14 @@ def _serve(
 
     asyncio.run(run())
     return 0
+
+
+def _fork(target: Callable[..., None], *arguments: int) -> BaseProcess:
+    process = _FORK.Process(target=target, args=arguments)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        process.start()
+    return process
 
 
 def _forget_signals() -> None:
