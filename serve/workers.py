@@ -92,6 +92,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._workers: dict[int, _Worker] = {}
         self._check: BaseProcess | None = None
+        self._announced = False
         self._stopping = False
         self._code = 0
         # Workers write their number here when they answer.
@@ -187,9 +188,9 @@ class Supervisor:
                 os.kill(worker.process.pid, signal.SIGHUP)
 
     def _readied(self, number: int) -> None:
-        first = not all(worker.ready for worker in self._workers.values())
         self._workers[number].ready = True
-        if first and all(worker.ready for worker in self._workers.values()):
+        if not self._announced and all(worker.ready for worker in self._workers.values()):
+            self._announced = True
             self._on_ready()
 
     def _bury(self) -> None:
@@ -227,15 +228,24 @@ def _serve(
     import uvicorn
 
     from .app import create_app
+    from .connection import prompt_connections
     from .model import open_model
     from .service import Service
 
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: object) -> None:
+            """End in order, however often it is asked: a terminal's SIGINT comes here too."""
+            del sig, frame
+            self.should_exit = True
+
+    # What is no HTTP at all is answered with 400, not logged.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     service = Service(open_model(opened), settings, counts)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             create_app(service),
             loop="asyncio",
-            http="h11",
+            http=prompt_connections(settings.timeout_s),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -280,10 +290,11 @@ def _fork(target: Callable[..., None], *arguments: int) -> BaseProcess:
 
 
 def _forget_signals() -> None:
-    """Undo what a fork took over; uvicorn raises the signal that ended it once more."""
+    """Undo what a fork took over; the parent says when to end, also where a terminal does."""
     signal.set_wakeup_fd(-1)
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _or_say_why(work: Callable[[], int]) -> int:

@@ -188,20 +188,52 @@ def test_sighup_refuses_a_bad_bundle(
 
 
 def test_the_end_answers_what_was_accepted(pi_bundle: Path) -> None:
-    """Every request either gets its answer or no connection: none is cut off."""
+    body = encoded(photo())
+    head = (
+        "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with running(pi_bundle) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as asked:
+            asked.sendall(head.encode())
+            assert asked.recv(1024).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+            server.signal(signal.SIGTERM)
+            until(lambda: not _listens(host, int(port)), "it still takes connections")
+            asked.sendall(body)
+            answer = asked.recv(65536)
+        assert server.process.wait(60) == 0
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_end_under_load(pi_bundle: Path) -> None:
+    """Each sender sees answers until there is no server any more."""
     with running(pi_bundle, "--workers", 2) as server:
 
+        def once(number: int) -> str:
+            try:
+                with server.client() as client:
+                    return str(ask(client, number).status_code)
+            except httpx2.ConnectError:
+                return "refused"
+            except httpx2.TransportError as error:
+                # Taken by the kernel, not by a process: no byte of it was read.
+                return type(error).__name__
+
         def stream(number: int) -> list[str]:
-            found = []
-            while True:
-                try:
-                    with server.client() as client:
-                        found.append(str(ask(client, number).status_code))
-                except httpx2.ConnectError:
-                    return [*found, "refused"]
-                except httpx2.TransportError as error:
-                    # Taken by the kernel, not by a process: no byte of it was read.
-                    return [*found, type(error).__name__]
+            found = ["200"]
+            while found[-1] == "200":
+                found.append(once(number))
+            return found
 
         with ThreadPoolExecutor(4) as pool:
             streams = [pool.submit(stream, number) for number in range(4)]
