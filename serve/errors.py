@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..core.errors import BadInputError, EdgeclsError, ImageError
+from .protocol_types import ProtocolError
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class RequestError(BadInputError):
     def body(self, path: str) -> bytes:
         """Return the answer's body; the Open Inference Protocol has a form of its own."""
         if path.startswith("/v2"):
-            return msgspec.json.encode({"error": str(self)})
+            return msgspec.json.encode(ProtocolError(error=str(self)))
         info = ErrorInfo(code=self.code, message=str(self))
         return msgspec.json.encode(ErrorBody(error=info, predictions=self.predictions))
 

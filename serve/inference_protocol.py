@@ -53,38 +53,38 @@ def inference_protocol(service: Service) -> APIRouter:
                 404, "not_found", f"there is the model {known!r} in version {at!r}, and no other"
             )
 
-    @router.get("", responses=answers("ServerMetadata", 401))
+    @router.get("", responses=answers("ServerMetadata", 401, protocol=True))
     async def server() -> Response:
         """Say which protocol this is."""
         return _json(
             ServerMetadata(name="edgecls", version=VERSION, extensions=("binary_tensor_data",))
         )
 
-    @router.get("/health/live")
+    @router.get("/health/live", response_class=Response)
     async def live() -> Response:
         """Answer 200 as long as the process runs."""
         return Response()
 
-    @router.get("/health/ready")
+    @router.get("/health/ready", response_class=Response)
     async def ready() -> Response:
         """Answer 200: there is no server without a verified model."""
         return Response()
 
-    @router.get(version, responses=answers("ModelMetadata", 401, 404))
-    @router.get(one, responses=answers("ModelMetadata", 401, 404))
+    @router.get(version, responses=answers("ModelMetadata", 401, 404, protocol=True))
+    @router.get(one, responses=answers("ModelMetadata", 401, 404, protocol=True))
     async def metadata(name: str, version: str | None = None) -> Response:
         """Say what the model takes and gives."""
         check(name, version)
         return _json(_metadata(service))
 
-    @router.get(version + "/ready", responses=answers("ModelMetadata", 401, 404))
-    @router.get(one + "/ready", responses=answers("ModelMetadata", 401, 404))
+    @router.get(version + "/ready", responses=answers("ModelMetadata", 401, 404, protocol=True))
+    @router.get(one + "/ready", responses=answers("ModelMetadata", 401, 404, protocol=True))
     async def model_ready(name: str, version: str | None = None) -> Response:
         """Answer 200 where there is this model."""
         check(name, version)
         return _json(_metadata(service))
 
-    infer_answers = answers("InferResponse", 400, 401, 404, 408, 413, 503)
+    infer_answers = answers("InferResponse", 400, 401, 404, 408, 413, 503, protocol=True)
     body = {"requestBody": {"required": True, "content": ref("InferRequest")}}
 
     @router.post(version + "/infer", responses=infer_answers, openapi_extra=body)

@@ -11,7 +11,13 @@ from .bodies import RAW_TYPES, EncodedImages
 from .card import ModelCard
 from .errors import ErrorBody
 from .field import FieldSketch
-from .protocol_types import InferRequest, InferResponse, ModelMetadata, ServerMetadata
+from .protocol_types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    ProtocolError,
+    ServerMetadata,
+)
 
 _REF: Final = "#/components/schemas/"
 
@@ -43,7 +49,7 @@ def components() -> dict[str, Any]:
     """Return the schemas that ``ref`` names, made from the structs that are sent."""
     types = [
         Ranked, EncodedImages, ErrorBody, FieldSketch, ModelCard, InferRequest, InferResponse,
-        ModelMetadata, ServerMetadata,
+        ModelMetadata, ProtocolError, ServerMetadata,
     ]  # fmt: skip
     _, found = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
     found["Prediction"] = {
@@ -80,15 +86,27 @@ def ref(name: str, example: Any = None) -> dict[str, Any]:
     return {"application/json": content}
 
 
-def answers(name: str, *errors: int, example: Any = None) -> dict[int | str, dict[str, Any]]:
-    """Return a path's answers: the good one, and errors by their status."""
+def answers(
+    name: str, *errors: int, example: Any = None, protocol: bool = False
+) -> dict[int | str, dict[str, Any]]:
+    """Return a path's answers: the good one, and errors by their status.
+
+    Args:
+        name: The good one's schema.
+        errors: Their statuses.
+        example: Of the good one.
+        protocol: Whether errors have the form of the Open Inference Protocol.
+    """
     found: dict[int | str, dict[str, Any]] = {
         200: {"description": "Done.", "content": ref(name, example)}
     }
     for status in errors:
         what, code, message = _ERRORS[status]
-        example = {"error": {"code": code, "message": message}}
-        found[status] = {"description": what, "content": ref("ErrorBody", example)}
+        if protocol:
+            content = ref("ProtocolError", {"error": message})
+        else:
+            content = ref("ErrorBody", {"error": {"code": code, "message": message}})
+        found[status] = {"description": what, "content": content}
         if status == 503:
             seconds = {"schema": {"type": "integer"}, "description": "Seconds to wait."}
             found[status]["headers"] = {"Retry-After": seconds}

@@ -76,3 +76,9 @@ class InferResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     model_version: str
     outputs: tuple[InferOutput, ...]
     id: str | None = None
+
+
+class ProtocolError(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of what is no success, in the protocol's own form."""
+
+    error: str

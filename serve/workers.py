@@ -41,7 +41,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family, socket.SOCK_STREAM)
+        # With the protocol named: asyncio sends small answers at once on such sockets only, and on
+        # others each would wait 40 ms for the client's acknowledgement.
+        found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind((host, port))
@@ -212,6 +214,7 @@ class Supervisor:
 
     def _stop(self, code: int) -> None:
         self._stopping = True
+        self._listener.close()  # what is not accepted yet is refused, not left waiting
         self._code = self._code or code
         for worker in self._workers.values():
             worker.process.terminate()
@@ -238,8 +241,10 @@ def _serve(
             del sig, frame
             self.should_exit = True
 
-    # What is no HTTP at all is answered with 400, not logged.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # Damaged images are answered with 422, what is no HTTP at all with 400; neither fills the log.
+    warnings.filterwarnings("ignore", module="PIL")
+    for library in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     service = Service(open_model(opened), settings, counts)
     server = Server(
         uvicorn.Config(

@@ -118,7 +118,8 @@ def test_mutated_uploads(pi_bundle: Path, count: int) -> None:
     assert set(statuses) <= ALLOWED
     assert statuses[200] > count // 20  # some survive it
     assert statuses[422] > count // 20
-    assert "".join(server.log) == ""
+    # libtiff's own lines, which it writes from C.
+    assert [line for line in server.log if not line.startswith("tempfile.tif: ")] == []
 
 
 @pytest.mark.slow
@@ -144,12 +145,14 @@ def test_what_the_document_says_is_true(pi_bundle: Path) -> None:
     """Requests that a fuzzer makes of the OpenAPI document get answers that it names."""
     schemathesis = pytest.importorskip("schemathesis")
     import hypothesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks as conforming
 
     checks = [
-        schemathesis.checks.not_a_server_error,
-        schemathesis.specs.openapi.checks.status_code_conformance,
-        schemathesis.specs.openapi.checks.content_type_conformance,
-        schemathesis.specs.openapi.checks.response_schema_conformance,
+        not_a_server_error,
+        conforming.status_code_conformance,
+        conforming.content_type_conformance,
+        conforming.response_schema_conformance,
     ]
     with running(pi_bundle) as server:
         schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
