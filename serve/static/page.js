@@ -55,7 +55,7 @@ function show(prediction) {
     return item;
   }));
   const total = Object.values(prediction.speed_ms).reduce((sum, value) => sum + value, 0);
-  const rows = Object.entries(prediction.speed_ms).concat([["Together", total]]);
+  const rows = Object.entries(prediction.speed_ms).concat([["Total", total]]);
   list("stages", rows.map(([stage, value]) => [NAMES[stage] ?? stage, `${value.toFixed(2)} ms`]));
   $("times").hidden = false;
 }
@@ -73,7 +73,7 @@ async function classify(image) {
   $("preview").src = shown;
   $("preview").alt = image.name || "The chosen image";
   $("preview").hidden = false;
-  $("hint").hidden = true;
+  $("choose").textContent = "Choose another image";
   $("drop").classList.add("filled");
   say("Working ...");
   const body = new FormData();
@@ -86,8 +86,16 @@ async function classify(image) {
   }
 }
 
-function size(value) {
-  return Array.isArray(value) ? value.join(" x ") : value ? `${value} px` : "none";
+function preprocessing(made) {
+  const squash = Array.isArray(made.resize);
+  const resize = squash ? `resized to ${made.resize.join(" x ")} px`
+    : made.resize ? `shorter side ${made.resize} px` : "size kept";
+  const crop = Array.isArray(made.crop) ? made.crop.join(" x ") : made.crop;
+  return [made.color, resize, crop ? `centre ${crop} px` : "no crop", made.interpolation].join(", ");
+}
+
+function pairs(values) {
+  return Object.entries(values).map(([name, value]) => `${name} ${value}`).join(", ");
 }
 
 async function describe() {
@@ -100,21 +108,19 @@ async function describe() {
   }
   document.title = `${card.name} - edgecls`;
   $("what").textContent = `${card.name}, ${card.precision}, for ${card.target}`;
-  const made = card.preprocess;
   const rows = [
     ["Model", card.model.source],
     ["Classes", `${card.num_classes}`],
     ["Precision", card.precision],
-    ["Runs on", [card.backend, ...Object.values(card.runs_on)].join(", ")],
-    ["Preprocessing", `${made.color}, shorter side or size ${size(made.resize)}, ` +
-      `crop ${size(made.crop)}, ${made.interpolation}`],
+    ["Runs on", `${card.backend}: ${pairs(card.runs_on)}`],
+    ["Preprocessing", preprocessing(card.preprocess)],
   ];
   if (card.calibration) {
     rows.push(["Calibrated on", `${card.calibration.images} images, ${card.calibration.method}`]);
   }
   if (card.fell_back) rows.push(["Simulated", card.fell_back]);
   if (card.problem) rows.push(["Problem", card.problem]);
-  rows.push(["Exported with", Object.entries(card.tools).map((tool) => tool.join(" ")).join(", ")]);
+  rows.push(["Exported with", pairs(card.tools)]);
   rows.push(["Bundle", card.bundle_sha256]);
   list("card", rows);
 }
