@@ -15,8 +15,10 @@ from .errors import RequestError, internal
 
 _LOG: Final = logging.getLogger("edgecls.serve")
 
-# What needs no key: whether the server lives, and the page, which holds nothing but asks for a key.
-_OPEN: Final = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/")
+# What needs no key: whether the server lives, the page, which asks for one, and its description.
+_OPEN: Final = (
+    "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/openapi.json",
+)  # fmt: skip
 _OPEN_BELOW: Final = "/static/"
 
 _HEADERS: Final = {

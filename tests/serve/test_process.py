@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -24,9 +24,6 @@ from edgecls.runtimes.preprocess import to_pixels
 
 from ..runtimes.conftest import PREPROCESS, Made, MakeBundle, encoded, photo
 from .process import running
-
-if TYPE_CHECKING:
-    from ..conftest import Command
 
 pytestmark = pytest.mark.slow
 
@@ -292,11 +289,19 @@ def test_the_network_without_a_key_is_warned_of(pi_bundle: Path) -> None:
     assert "".join(server.log) == ""
 
 
-def test_options_that_contradict_each_other(edgecls: Command, pi_bundle: Path) -> None:
-    done = edgecls("serve", pi_bundle, "--queue", 4, "--max-images", 5)
-
-    assert done.code == 2
-    assert "--queue" in done.err
+def test_a_client_that_leaves_is_counted_and_no_more(pi_bundle: Path) -> None:
+    with running(pi_bundle) as server, server.client() as client:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as leaving:
+            leaving.sendall(
+                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc"
+            )
+        until(
+            lambda: value(client, "edgecls_requests_total", path="/v1/predict", status="0") == 1,
+            "it was not counted",
+        )
+        assert value(client, "edgecls_images_in_flight") == 0
+    assert "".join(server.log) == ""
 
 
 def test_a_public_client_of_the_protocol(pi_bundle: Path) -> None:
