@@ -11,11 +11,12 @@ import click
 
 from ..core.errors import MissingPackageError
 from .config import config_option
-from .options import backend_options, open_predictor
+from .options import backend_options, engine_options, open_predictor
 from .text import printable
 
 if TYPE_CHECKING:
     from ..runtimes import Predictor
+    from ..runtimes.engine_options import EngineOptions
 
 
 @click.command()
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True,
     help="Processes that answer, each with the model in its memory.",
-)  # fmt: skip
-@click.option(
-    "--max-batch", type=click.IntRange(1, 1024), default=8, show_default=True,
-    help="The most images that run at once, where the model takes several.",
 )  # fmt: skip
 @click.option(
     "--max-wait-ms", type=click.FloatRange(0, 1000), default=5.0, show_default=True,
@@ -63,12 +60,12 @@ if TYPE_CHECKING:
     help="A file with the key that clients must send; else $EDGECLS_API_KEY.",
 )  # fmt: skip
 @backend_options
+@engine_options
 def command(
     bundle: str,
     host: str,
     port: int,
     workers: int,
-    max_batch: int,
     max_wait_ms: float,
     queue: int,
     max_upload_mb: int,
@@ -79,10 +76,12 @@ def command(
     backend: str | None,
     allow_fallback: bool,
     threads: int | None,
+    engine: EngineOptions,
 ) -> int:
     """Answer HTTP requests with BUNDLE, and show a page to try it at /.
 
-    Every hash and golden sample is checked first. SIGTERM ends it when what was accepted is
+    Every hash and golden sample is checked first. --max-batch holds for every backend that takes
+    several images at once. SIGTERM ends it when what was accepted is
     answered; SIGHUP opens BUNDLE afresh and lets it take over where it proves good.
     """
     try:
@@ -101,7 +100,7 @@ def command(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     cores = len(os.sched_getaffinity(0))
     settings = Settings(
-        max_batch=max_batch,
+        max_batch=engine.max_batch,
         max_wait_ms=max_wait_ms,
         queue=queue,
         max_upload_bytes=max_upload_mb << 20,
@@ -113,7 +112,7 @@ def command(
     )
 
     def opened() -> Predictor:
-        return open_predictor(bundle, backend, allow_fallback, threads)
+        return open_predictor(bundle, backend, allow_fallback, threads, engine)
 
     listener = listen(host, port)
     if settings.api_key is None and not is_loopback(host):

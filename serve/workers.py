@@ -243,8 +243,12 @@ def _serve(
 
     # Damaged images are answered with 422, what is no HTTP at all with 400; neither fills the log.
     warnings.filterwarnings("ignore", module="PIL")
-    for library in ("uvicorn.error", "python_multipart"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    for library, level in (
+        ("uvicorn.error", logging.ERROR),
+        ("python_multipart", logging.ERROR),
+        ("PIL", logging.CRITICAL),
+    ):
+        logging.getLogger(library).setLevel(level)
     service = Service(open_model(opened), settings, counts)
     server = Server(
         uvicorn.Config(

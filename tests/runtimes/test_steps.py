@@ -210,7 +210,7 @@ def test_the_first_of_two_faults_is_named(
 
 
 def test_an_unreadable_image_is_the_decoders(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str, data: bytes) -> Image.Image:
+    def broken(name: str, data: bytes, max_pixels: int) -> Image.Image:
         raise ImageError(name, "damaged: decoder libjpeg not available")
 
     monkeypatch.setattr(images, "open_image", broken)
