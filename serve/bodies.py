@@ -11,6 +11,7 @@ import msgspec
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from ..core.text import as_utf8
 from .errors import RequestError
@@ -47,7 +48,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
 
     Raises:
         RequestError: It is longer than is allowed (413, before it is read where it says so), or
-            it does not arrive in time (408).
+            it does not arrive in time (408), or its sender leaves (400).
     """
     most = settings.max_upload_bytes
     too_large = RequestError(413, "too_large", f"the body is larger than {most} bytes, the most")
@@ -65,6 +66,8 @@ async def read_body(request: Request, settings: Settings) -> bytes:
 
     try:
         return await asyncio.wait_for(collect(), settings.timeout_s)
+    except ClientDisconnect as error:  # nobody hears it, but it is counted
+        raise RequestError(400, "cut_off", "the body is shorter than announced") from error
     except asyncio.TimeoutError as error:
         raise RequestError(
             408, "slow_body", f"the body did not arrive within {settings.timeout_s:g} s"

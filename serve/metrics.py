@@ -101,7 +101,7 @@ class _Served(Collector):
 
 def _requests(counts: Counts) -> Metric:
     family = CounterMetricFamily(
-        "edgecls_requests", "Requests by path and HTTP status; 0: no answer.",
+        "edgecls_requests", "Requests by path and HTTP status; 0: another.",
         labels=["path", "status"],
     )  # fmt: skip
     total = counts.total("requests")

@@ -259,6 +259,33 @@ def test_a_slow_body_is_cut_off(pi_bundle: Path) -> None:
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
+@pytest.mark.parametrize("size", [300_000, 1_500_000])
+def test_a_refused_sender_gets_its_answer(pi_bundle: Path, size: int) -> None:
+    """Also one that sends more than the system's buffers hold before it looks for an answer."""
+    options = ("--max-upload-mb", 1)
+    with running(pi_bundle, *options, EDGECLS_API_KEY="0123456789abcdef") as server:
+        for headers, status in (({}, 401), ({"x-api-key": "0123456789abcdef"}, None)):
+            wanted = status or (413 if size > 1 << 20 else 422)
+            for _ in range(20):
+                with server.client() as client:
+                    answer = client.post(
+                        "/v1/predict", content=b"x" * size, headers={**IMAGE, **headers}
+                    )
+                assert answer.status_code == wanted
+
+
+def test_who_asks_before_sending_is_refused_before_sending(pi_bundle: Path) -> None:
+    with running(pi_bundle) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as asking:
+            asking.sendall(
+                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+                b"Content-Length: 999999999\r\n\r\n"
+            )
+
+            assert asking.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_connection_that_asks_for_nothing_is_closed(pi_bundle: Path) -> None:
     with running(pi_bundle, "--timeout-s", 0.5) as server:
         host, port = server.url.removeprefix("http://").split(":")
@@ -297,7 +324,7 @@ def test_a_client_that_leaves_is_counted_and_no_more(pi_bundle: Path) -> None:
                 b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc"
             )
         until(
-            lambda: value(client, "edgecls_requests_total", path="/v1/predict", status="0") == 1,
+            lambda: value(client, "edgecls_requests_total", path="/v1/predict", status="400") == 1,
             "it was not counted",
         )
         assert value(client, "edgecls_images_in_flight") == 0
