@@ -57,7 +57,7 @@ def create_app(service: Service) -> ASGIApp:
     app.include_router(inference_protocol(service))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.openapi = lambda: _document(app, service)  # type: ignore[method-assign]
-    return Guard(app, settings=service.settings, counts=service.counts)
+    return Guard(app, api_key=service.settings.api_key, counts=service.counts)
 
 
 def _add_paths(app: FastAPI, service: Service) -> None:

@@ -11,7 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 class PromptConnection(H11Protocol):
     """Closes a connection whose request's head does not arrive in time.
 
-    uvicorn itself waits for it without end; the body's time is ``read_body``'s to watch.
+    uvicorn itself waits for it without end, and reads on without end where a request was refused
+    before its body was read; the time of one that is read is ``read_body``'s to watch.
     """
 
     timeout_s: ClassVar[float]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hmac
 import logging
 import time
@@ -13,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .counts import PATHS, Counts
 from .errors import RequestError, internal
-from .settings import Settings
 
 _LOG: Final = logging.getLogger("edgecls.serve")
 
@@ -22,8 +19,6 @@ _OPEN: Final = (
     "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/openapi.json",
 )  # fmt: skip
 _OPEN_BELOW: Final = "/static/"
-
-_DRAIN_S: Final = 1.0
 
 _HEADERS: Final = {
     # Everything that the page uses comes from this server; a chosen image is a blob.
@@ -44,10 +39,9 @@ _HEADERS: Final = {
 class Guard:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, counts: Counts) -> None:
+    def __init__(self, app: ASGIApp, *, api_key: str | None, counts: Counts) -> None:
         self._app = app
-        self._key = None if settings.api_key is None else settings.api_key.encode()
-        self._drained_bytes = 2 * settings.max_upload_bytes
+        self._key = None if api_key is None else api_key.encode()
         self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,14 +50,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
         status = 0  # of an answer that was begun
-        body = _Body(receive, self._drained_bytes)
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if status >= 400 and (b"expect", b"100-continue") not in scope["headers"]:
-                    await body.drain()
                 headers = dict(message.get("headers", ()))
                 added = {**_HEADERS, "cache-control": "no-store"}
                 for name, value in added.items():
@@ -75,7 +66,7 @@ class Guard:
         path = scope["path"]
         try:
             self._check_key(scope)
-            await self._app(scope, body.receive, answer)
+            await self._app(scope, receive, answer)
         except RequestError as error:
             await send_error(answer, path, error)
         except Exception:
@@ -104,35 +95,6 @@ class Guard:
                 401, "unauthorized",
                 "expected the API key: Authorization: Bearer KEY, or X-API-Key: KEY",
             )  # fmt: skip
-
-
-class _Body:
-    """A request's body, of which the rest can be thrown away.
-
-    A refused client still sends: where the connection is closed meanwhile, its system tells it of a
-    reset and forgets the answer. So what it sends is read for a while before it gets the answer.
-    """
-
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive = receive
-        self._left = most
-        self._ended = False
-
-    async def receive(self) -> Message:
-        """Return the next part, as the server gives it."""
-        message = await self._receive()
-        self._ended = not message.get("more_body", False)
-        return message
-
-    async def drain(self) -> None:
-        """Read what is left, if that is neither much nor long."""
-
-        async def read() -> None:
-            while not self._ended and self._left > 0:
-                self._left -= len((await self.receive()).get("body", b""))
-
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(read(), _DRAIN_S)
 
 
 def label_of(path: str) -> str:

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Final
 
 from ..core.errors import EdgeclsError, UsageError
+from ..core.text import printable
 from .counts import Counts
 from .settings import Settings
 
@@ -307,14 +308,21 @@ def _forget_signals() -> None:
 
 
 def _or_say_why(work: Callable[[], int]) -> int:
+    """Return the exit code of what a process does, with the reason on stderr where it fails."""
     try:
         return work()
     except EdgeclsError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
+        code, text = error.exit_code, str(error)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 4
+        code, text = 4, str(error)
+    except MemoryError:
+        code, text = 3, "not enough memory on this machine"
+    except Exception as error:
+        _LOG.exception("a server's process failed")
+        code, text = 70, f"a bug in edgecls: {type(error).__name__}: {error}"
+    shown = "\n  ".join(map(printable, text.split("\n  ")))
+    print(f"error: {shown}", file=sys.stderr, flush=True)
+    return code
 
 
 def _how(code: int | None) -> str:

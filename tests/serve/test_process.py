@@ -277,6 +277,19 @@ def test_a_refused_sender_gets_its_answer(pi_bundle: Path, size: int) -> None:
                 assert sender.recv(65536).startswith(f"HTTP/1.1 {status} ".encode())
 
 
+def test_a_refused_body_is_not_read_without_end(pi_bundle: Path) -> None:
+    with running(pi_bundle, "--timeout-s", 0.5) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as sender:
+            sender.sendall(
+                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
+            )
+            assert sender.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+            with pytest.raises(OSError, match=r"reset|pipe"):
+                until(lambda: sender.send(b"x" * 1000) == 0, "it reads on")
+
+
 def test_who_asks_before_sending_is_refused_before_sending(pi_bundle: Path) -> None:
     with running(pi_bundle) as server:
         host, port = server.url.removeprefix("http://").split(":")
