@@ -52,6 +52,11 @@ NEVER: Final = (
     ("the placement that TensorRT's engine inspector tells",
      "NVIDIA's documented JSON is read, the calls are held against every version's bindings"),
     ("training on a GPU: mixed precision, nccl", "on CPUs alone, two processes with gloo"),
+    (
+        "the images of docker/, built and run",
+        "hadolint passes the files, their Python layer is installed in a clean root and serves",
+    ),
+    ("the Android app of examples/android", "MediaPipe's Python package runs the same file"),
     ("the CI templates of examples/ci on GitHub and GitLab", "their commands are parsed by a test"),
 )  # fmt: skip
 
