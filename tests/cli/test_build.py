@@ -99,11 +99,13 @@ def test_the_engine_as_json(edgecls: Command, digits: Digits, tmp_path: Path) ->
         (["--compute-capability", "8.9", "-o", "f", "--precision", "fp32"], 2, "found onnx int8"),
         (["--compute-capability", "8.9", "-o", "f", "--implicit-int8"], 2, "--implicit-int8"),
         (["--on", "here", "-o", "f"], 2, "stays on the device"),
-        (["--backend", "onnxruntime", "-o", "f"], 2, "no engine to write"),
-        (["--backend", "onnxruntime", "--precision", "fp32"], 2, "nothing in fp32"),
-        (["--backend", "onnxruntime", "--implicit-int8"], 2, "no engine for --implicit-int8"),
+        (["--backend", "onnxruntime", "-o", "f"], 2, "there is none to write"),
+        (["--backend", "onnxruntime", "--precision", "fp32"], 4, "no onnx in fp32"),
+        (["--backend", "onnxruntime", "--implicit-int8"], 2, "none for --implicit-int8"),
+        (["--backend", "litert"], 4, "no tflite in int8 for litert"),
         (["--opt-batch", "9"], 2, "max-batch 8"),
         (["--workspace-mb", "0"], 2, "range"),
+        (["--workspace-mb", "99999999999999999"], 2, "range"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(
