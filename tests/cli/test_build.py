@@ -150,6 +150,17 @@ def test_options_reach_a_device(edgecls: Command, digits: Digits) -> None:
     assert "no implicit quantization" in missing.err
 
 
+def test_a_device_says_every_reason_too(edgecls: Command, digits: Digits) -> None:
+    done = edgecls("build", digits.bundle("desktop-gpu"), "--on", "here", "--json")
+    answer = json.loads(done.out)
+    read = edgecls("build", digits.bundle("desktop-gpu"), "--on", "here")
+
+    assert (done.code, answer["exit_code"]) == (3, 3)
+    assert "no engine for desktop-gpu can be built here" in answer["error"]
+    assert all(f"\n  {name}: " in answer["error"] for name in ("tensorrt-rtx", "tensorrt"))
+    assert f"error: {answer['error']}\n" in read.err
+
+
 def test_a_device_gets_the_options_that_were_changed() -> None:
     engine = EngineOptions(max_batch=16, workspace_mb=64, implicit_int8=True, cuda_graph=False)
 

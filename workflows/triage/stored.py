@@ -130,11 +130,12 @@ def _from_onnx(data: bytes) -> dict[str, Stored]:
         if len(node.input) > 2 and node.input[2] in constants:
             zero = numpy_helper.to_array(constants[node.input[2]]).astype(np.int64)
         codes = constants.get(node.input[0])
-        is_weight = codes is not None and codes.data_type != onnx.TensorProto.INT32
+        if codes is not None and codes.data_type == onnx.TensorProto.INT32:
+            codes = None  # a bias: its codes follow from the scales of what is multiplied
         found[node.name] = Stored(
             scales=scale.ravel(),
             zero_points=zero.ravel(),
-            weights=sha256_bytes(numpy_helper.to_array(codes).tobytes()) if is_weight else "",
+            weights=sha256_bytes(numpy_helper.to_array(codes).tobytes()) if codes else "",
         )
     if not found and not constants:
         raise BundleError("expected an ONNX graph with weights, found none")
