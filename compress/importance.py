@@ -1,0 +1,219 @@
+"""What each channel, and each weight, is worth: by magnitude, by gradient, by activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..core.errors import ModelError
+from ..core.values import Tensor
+from ..models.widths import is_depthwise
+from .channels import ChannelGroup, Slice, tensors_of
+
+Importance = Literal["magnitude", "taylor", "activation"]
+IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
+
+Scores: TypeAlias = "dict[str, torch.Tensor]"
+"""By group shape (width,), or by weight its own shape; larger is worth more."""
+
+Batches: TypeAlias = "Iterable[tuple[Tensor, NDArray[Any]]]"
+"""A few batches: images (N, C, H, W) float32 and their classes (N,)."""
+
+
+def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights of convolutions and linear layers: what sparsity is about."""
+    return {
+        f"{name}.weight": layer.weight
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
+
+
+def channel_scores(
+    module: nn.Module, groups: Sequence[ChannelGroup], kind: Importance,
+    batches: Callable[[], Batches],
+) -> Scores:  # fmt: skip
+    """Return what each channel of each group is worth, 1 on average in every group.
+
+    ``magnitude``: the root of the mean, over the layers that make or read the channel, of its
+    weights' sum of squares as a share of the layer's mean. ``taylor``: the sum over batches of
+    (sum of weight times gradient)^2 of what makes the channel: how the loss moves, to first order,
+    without it (Molchanov et al. 2019, arXiv:1906.10771). ``activation``: the root mean square of
+    what the layers behind read from it.
+
+    Raises:
+        ModelError: A score is NaN or infinite, or nothing reads the channels.
+    """
+    if kind == "magnitude":
+        found = {group.name: _magnitude(module, group) for group in groups}
+    elif kind == "taylor":
+        found = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
+        for products in _products(module, batches()):
+            for group in groups:
+                found[group.name] += _contribution(module, group, products).square()
+    else:
+        squares = _input_squares(module, batches())
+        found = {group.name: _activation(group, squares) for group in groups}
+    for name, score in found.items():
+        if not bool(score.isfinite().all()):
+            raise ModelError(f"{name}: the importance of its channels is NaN or infinite")
+    return {name: score / score.mean().clamp_min(1e-30) for name, score in found.items()}
+
+
+def weight_scores(
+    module: nn.Module, kind: Importance, batches: Callable[[], Batches]
+) -> Scores:  # fmt: skip
+    """Return what each weight is worth, by the weight's name, in its shape.
+
+    ``magnitude``: |w|. ``taylor``: the sum over batches of |w times gradient|. ``activation``: |w|
+    times the root mean square of the input that it multiplies (Sun et al. 2023, arXiv:2306.11695).
+
+    Raises:
+        ModelError: A score is NaN or infinite.
+    """
+    found = {name: value.detach().abs().double() for name, value in weights_of(module).items()}
+    if kind == "taylor":
+        found = {name: torch.zeros_like(value) for name, value in found.items()}
+        for products in _products(module, batches()):
+            for name, score in found.items():
+                score += products[name].abs()
+    elif kind == "activation":
+        squares = _input_squares(module, batches())
+        for name, score in found.items():
+            layer = name.removesuffix(".weight")
+            if layer not in squares:  # never run: worth nothing
+                score.zero_()
+                continue
+            found[name] = score * _per_input(module.get_submodule(layer), squares[layer].sqrt())
+    for name, score in found.items():
+        if not bool(score.isfinite().all()):
+            raise ModelError(f"{name}: the importance of its weights is NaN or infinite")
+    return found
+
+
+def filter_norms(module: nn.Module, groups: Sequence[ChannelGroup]) -> Scores:
+    """Return the L2 norm of what makes each channel: 0 exactly where it is silent."""
+    found: Scores = {}
+    for group in groups:
+        squares = torch.zeros(group.width, dtype=torch.float64)
+        for part in group.slices:
+            layer = module.get_submodule(part.layer)
+            if part.makes and isinstance(layer, nn.Conv2d | nn.Linear) and not is_depthwise(layer):
+                norms = layer.weight.detach().cpu().double().square().flatten(1).sum(1)
+                squares += _by_channel(norms, part)
+        found[group.name] = squares.sqrt()
+    return found
+
+
+def _magnitude(module: nn.Module, group: ChannelGroup) -> torch.Tensor:
+    shares = []
+    for part in group.slices:
+        layer = module.get_submodule(part.layer)
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            squares = layer.weight.detach().double().square()
+            by_place = squares.flatten(1).sum(1) if part.makes else _along_inputs(squares)
+            energy = _by_channel(by_place, part)
+            shares.append(energy / energy.mean().clamp_min(1e-30))
+    return torch.stack(shares).mean(0).sqrt()
+
+
+def _contribution(module: nn.Module, group: ChannelGroup, products: Scores) -> torch.Tensor:
+    total = torch.zeros(group.width, dtype=torch.float64)
+    for part in group.slices:
+        if part.makes:
+            for name, _, _ in tensors_of(module, part):
+                if name in products:
+                    value = products[name]
+                    total += _by_channel(value.reshape(len(value), -1).sum(1), part)
+    return total
+
+
+def _activation(group: ChannelGroup, squares: Scores) -> torch.Tensor:
+    read = [
+        _by_channel(squares[part.layer], part)
+        for part in group.slices
+        if not part.makes and part.layer in squares
+    ]
+    if not read:
+        raise ModelError(f"{group.name}: nothing reads its channels; use --importance magnitude")
+    return torch.stack(read).mean(0).sqrt()
+
+
+def _by_channel(by_place: torch.Tensor, part: Slice) -> torch.Tensor:
+    """Return the sum over each channel's places."""
+    return torch.stack([by_place[list(places)].sum() for places in part.places])
+
+
+def _along_inputs(values: torch.Tensor) -> torch.Tensor:
+    return values.transpose(0, 1).flatten(1).sum(1)
+
+
+def _products(module: nn.Module, batches: Batches) -> Iterator[Scores]:
+    """Yield each parameter times the gradient of a batch's mean loss, in evaluation mode."""
+    module.eval()
+    parameters = dict(module.named_parameters())
+    learns = [value.requires_grad for value in parameters.values()]
+    module.requires_grad_(True)
+    try:
+        for images, labels in batches:
+            with torch.enable_grad():
+                loss = nn.functional.cross_entropy(
+                    module(torch.as_tensor(images)), torch.as_tensor(labels)
+                )
+                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            yield {
+                name: (
+                    torch.zeros_like(value) if gradient is None else value.detach() * gradient
+                ).double()
+                for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
+            }
+    finally:
+        for value, own in zip(parameters.values(), learns, strict=True):
+            value.requires_grad_(own)
+
+
+def _input_squares(module: nn.Module, batches: Batches) -> Scores:
+    """Return the mean square of each convolution's and linear layer's inputs, by input channel."""
+    module.eval()
+    sums: Scores = {}
+    counts: dict[str, int] = {}
+
+    def watch(name: str, axis: int) -> Any:
+        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            del layer
+            values = inputs[0].detach().movedim(axis, 0).flatten(1).double()
+            sums[name] = sums.get(name, 0) + values.square().sum(1)
+            counts[name] = counts.get(name, 0) + values.shape[1]
+
+        return hook
+
+    handles = [
+        layer.register_forward_pre_hook(watch(name, 1 if isinstance(layer, nn.Conv2d) else -1))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        with torch.inference_mode():
+            for images, _ in batches:
+                module(torch.as_tensor(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: total / max(1, counts[name]) for name, total in sums.items()}
+
+
+def _per_input(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Return values by input channel in the shape that multiplies the layer's weight."""
+    if isinstance(layer, nn.Linear):
+        return values[None, :]
+    assert isinstance(layer, nn.Conv2d)
+    if layer.groups == 1:
+        return values[None, :, None, None]
+    per_group = layer.in_channels // layer.groups
+    by_filter = values.reshape(layer.groups, per_group)
+    repeated = by_filter.repeat_interleave(layer.out_channels // layer.groups, 0)
+    return repeated[:, :, None, None]
