@@ -80,19 +80,28 @@ def remove(
 
 @torch.no_grad()
 def silence(
-    module: nn.Module, groups: Sequence[ChannelGroup], channels: Mapping[str, Sequence[int]]
-) -> None:
-    """Make channels exactly zero in evaluation mode; the tensors keep their sizes.
+    module: nn.Module, groups: Sequence[ChannelGroup], channels: Mapping[str, Sequence[int]],
+    *, shift: float = 0.0,
+) -> None:  # fmt: skip
+    """Make channels zero in evaluation mode; the tensors keep their sizes.
 
-    Filters and biases become zero, and with them the mean that a batch norm expects. Its scale
-    stays: through it a gradient reaches the filter, which may grow again.
+    Filters become zero, and with them the mean that a batch norm expects; its scale stays.
+
+    Args:
+        module: Changed in place.
+        groups: As they were found on a module of these widths.
+        channels: Which, by the group's name.
+        shift: What biases and norms' shifts become. Above 0 a gradient passes a ReLU, and the
+            filter may grow again.
     """
+    values = {"weight": 0.0, "bias": shift, "running_mean": 0.0}
     for group in groups:
         for part in group.slices:
             places = [place for c in channels.get(group.name, ()) for place in part.places[c]]
             if not places or not part.makes:
                 continue
-            norm = not isinstance(module.get_submodule(part.layer), nn.Conv2d | nn.Linear)
+            makes = isinstance(module.get_submodule(part.layer), nn.Conv2d | nn.Linear)
             for name, tensor, _ in tensors_of(module, part):
-                if not norm or name.endswith((".bias", ".running_mean")):
-                    tensor[places] = 0.0
+                leaf = name.rpartition(".")[2]
+                if leaf in values and (makes or leaf != "weight"):
+                    tensor[places] = values[leaf]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,11 +85,10 @@ def trace_groups(module: nn.Module, size: tuple[int, int, int], keep: Sequence[s
     skipped: dict[str, str] = {}
     for items in _traced(trial, _images(size), [trial.get_submodule(name) for name in keep]):
         root = names[items[0][0]]
-        group, problem = _group(root, items, names)
-        if group is None:
+        groups, problem = _groups(root, items, names)
+        found += [group for group in groups if group.width > 1]
+        if problem:
             skipped[root] = problem
-        elif group.width > 1:
-            found.append(group)
     return Found(groups=tuple(found), skipped=skipped)
 
 
@@ -156,31 +155,60 @@ def _traced(module: nn.Module, images: torch.Tensor, keep: list[nn.Module]) -> I
     ]  # fmt: skip
 
 
-def _group(
+def _groups(
     root: str, items: _Items, names: Mapping[nn.Module, str]
-) -> tuple[ChannelGroup | None, str]:
-    """Return a group of layers that can change, or why it cannot."""
+) -> tuple[list[ChannelGroup], str]:
+    """Return the layers that can change together, or why they cannot."""
     width = len(items[0][2])
     slices = []
     for layer, makes, places, channels in items:
         if isinstance(layer, nn.Parameter):
-            return None, f"a parameter of shape {tuple(layer.shape)} outside any layer follows it"
+            return [], f"a parameter of shape {tuple(layer.shape)} outside any layer follows it"
         if layer not in names or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             continue  # an operation without weights, or with one for all channels
         name = names[layer]
         grouped = isinstance(layer, nn.Conv2d) and layer.groups > 1 and not is_depthwise(layer)
         if not isinstance(layer, RESIZABLE) or grouped:
             kind = "grouped convolution" if grouped else type(layer).__name__
-            return None, f"{name} ({kind}) follows it, whose channels cannot be taken out"
+            return [], f"{name} ({kind}) follows it, whose channels cannot be taken out"
         by_channel: list[list[int]] = [[] for _ in range(width)]
         for place, channel in zip(places, channels, strict=True):
             by_channel[channel].append(place)
-        slices.append(
+        # A depthwise convolution and a norm pass channels on: theirs are made once.
+        makes = makes or is_depthwise(layer)
+        slices.append(Slice(layer=name, makes=makes, places=tuple(map(tuple, by_channel))))
+    makers = [
+        name
+        for layer, name in names.items()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not is_depthwise(layer)
+    ]
+    return list(_alike(root, width, slices, makers)), ""
+
+
+def _alike(
+    root: str, width: int, slices: Sequence[Slice], makers: Sequence[str]
+) -> Iterator[ChannelGroup]:
+    """Yield a group for each set of layers that share channels, named after the first maker.
+
+    A layer behind a concatenation has the channels of several others: were they ranked together,
+    one of these could lose all.
+    """
+    kinds: dict[tuple[bool, ...], list[int]] = {}
+    for channel in range(width):
+        kinds.setdefault(tuple(bool(part.places[channel]) for part in slices), []).append(channel)
+    for number, (has, channels) in enumerate(kinds.items()):
+        parts = tuple(
             Slice(
-                layer=name,
-                # A depthwise convolution and a norm pass channels on: theirs are made once.
-                makes=makes or is_depthwise(layer),
-                places=tuple(map(tuple, by_channel)),
+                layer=part.layer, makes=part.makes, places=tuple(part.places[c] for c in channels)
             )
+            for part, there in zip(slices, has, strict=True)
+            if there
         )
-    return ChannelGroup(name=root, width=width, slices=tuple(slices)), ""
+        others = [other for other in kinds if other != has]
+        own = [
+            part.layer
+            for place, part in enumerate(slices)
+            if has[place] and part.makes and not any(other[place] for other in others)
+        ]
+        name = next((maker for maker in makers if maker in own), f"{root}[{number}]")
+        yield ChannelGroup(name=name, width=len(channels), slices=parts)

@@ -1,0 +1,127 @@
+"""Importance against definitions written out, and against what the loss does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecls.compress.channels import tensors_of
+from edgecls.compress.groups import find_groups
+from edgecls.compress.importance import (
+    channel_scores,
+    filter_norms,
+    weight_scores,
+)
+from edgecls.core.errors import ModelError
+
+from .conftest import SIZE, Plain, Residual, images, seeded
+
+LABELS = np.array([0, 1, 2, 1])
+
+
+def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in (0, 2):
+        yield images()[start : start + 2].double().numpy(), LABELS[start : start + 2]
+
+
+def test_magnitude_is_the_share_of_energy_made_and_read() -> None:
+    module = seeded(Plain)
+    assert isinstance(module, Plain)
+    (group,) = (g for g in find_groups(module, SIZE, ("head",)).groups if g.name == "two.0")
+
+    found = channel_scores(module, [group], "magnitude", batches)["two.0"].numpy()
+
+    made = (module.two[0].weight.detach().numpy() ** 2).sum((1, 2, 3))
+    read = (module.hidden.weight.detach().numpy() ** 2).reshape(10, 6, 4).sum((0, 2))
+    expected = np.sqrt((made / made.mean() + read / read.mean()) / 2)
+    np.testing.assert_allclose(found, expected / expected.mean(), rtol=1e-5)
+
+
+def test_taylor_is_how_the_loss_moves() -> None:
+    """Numerically: the derivative of each batch's loss by a factor on all that makes a channel."""
+    module = seeded(Plain).double()
+    groups = find_groups(seeded(Plain), SIZE, ("head",)).groups
+    group = next(g for g in groups if g.name == "one.0")
+
+    found = channel_scores(module, [group], "taylor", batches)["one.0"].numpy()
+
+    expected = np.zeros(8)
+    for x, y in batches():
+        for channel in range(8):
+            losses = []
+            for factor in (1 + 1e-5, 1 - 1e-5):
+                changed = seeded(Plain).double()
+                with torch.no_grad():
+                    for part in group.slices:
+                        for name, tensor, _ in tensors_of(changed, part) if part.makes else ():
+                            if "running" not in name:
+                                tensor[channel] *= factor
+                    logits = changed(torch.from_numpy(x))
+                losses.append(nn.functional.cross_entropy(logits, torch.from_numpy(y)).item())
+            expected[channel] += ((losses[0] - losses[1]) / 2e-5) ** 2
+    np.testing.assert_allclose(found, expected / expected.mean(), rtol=1e-4)
+
+
+def test_activation_is_what_the_layer_behind_reads() -> None:
+    module = seeded(Plain).double()
+    assert isinstance(module, Plain)
+    group = next(g for g in find_groups(seeded(Plain), SIZE, ("head",)).groups if g.name == "one.0")
+
+    found = channel_scores(module, [group], "activation", batches)["one.0"].numpy()
+
+    with torch.no_grad():
+        read = module.one(images().double()).numpy()
+    expected = np.sqrt((read**2).mean((0, 2, 3)))
+    np.testing.assert_allclose(found, expected / expected.mean())
+
+
+def test_importance_of_weights() -> None:
+    module = seeded(Residual).double()
+    assert isinstance(module, Residual)
+
+    magnitude = weight_scores(module, "magnitude", batches)
+    activation = weight_scores(module, "activation", batches)
+    taylor = weight_scores(module, "taylor", batches)
+
+    weight = module.depthwise[0].weight.detach()
+    torch.testing.assert_close(magnitude["depthwise.0.weight"], weight.abs())
+    with torch.no_grad():
+        x = module.stem(images().double())
+        x = x + module.inner(x)
+        read = torch.cat([module.side(x), x], 1).square().mean((0, 2, 3)).sqrt()
+    expected = weight.abs() * read[:, None, None, None]
+    torch.testing.assert_close(activation["depthwise.0.weight"], expected)
+    total = torch.zeros_like(module.head.weight)
+    for x, y in batches():
+        loss = nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y))
+        total += (torch.autograd.grad(loss, module.head.weight)[0] * module.head.weight).abs()
+    torch.testing.assert_close(taylor["head.weight"], total.detach())
+
+
+def test_norms_of_filters_leave_out_what_passes_channels_on() -> None:
+    module = seeded(Residual)
+    assert isinstance(module, Residual)
+    side = next(g for g in find_groups(module, SIZE, ("head",)).groups if g.name == "side.0")
+
+    norm = filter_norms(module, [side])["side.0"]
+
+    made = module.side[0].weight.detach().double().square().flatten(1).sum(1)
+    gated = module.excite.weight.detach().double()[:4].square().flatten(1).sum(1)
+    torch.testing.assert_close(norm, (made + gated).sqrt())
+
+
+def test_nan_is_refused() -> None:
+    module = seeded(Plain)
+    groups = find_groups(module, SIZE, ("head",)).groups
+    assert isinstance(module, Plain)
+    with torch.no_grad():
+        module.one[0].weight[0] = float("nan")
+
+    with pytest.raises(ModelError, match="NaN"):
+        channel_scores(module, groups, "magnitude", batches)
+    with pytest.raises(ModelError, match="NaN"):
+        weight_scores(module, "magnitude", batches)
