@@ -174,6 +174,12 @@ def _groups(
         by_channel: list[list[int]] = [[] for _ in range(width)]
         for place, channel in zip(places, channels, strict=True):
             by_channel[channel].append(place)
+        has = _channels_of(layer, makes=makes)
+        if max(places) >= has:
+            return [], (
+                f"the graph leads to channel {max(places) + 1} of {name}, which has {has}: "
+                "padding, splits or reshapes between them move channels"
+            )
         # A depthwise convolution and a norm pass channels on: theirs are made once.
         makes = makes or is_depthwise(layer)
         slices.append(Slice(layer=name, makes=makes, places=tuple(map(tuple, by_channel))))
@@ -183,6 +189,12 @@ def _groups(
         if isinstance(layer, nn.Conv2d | nn.Linear) and not is_depthwise(layer)
     ]
     return list(_alike(root, width, slices, makers)), ""
+
+
+def _channels_of(layer: nn.Module, *, makes: bool) -> int:
+    if isinstance(layer, nn.Linear | nn.Conv2d) and not makes and not is_depthwise(layer):
+        return layer.weight.shape[1]
+    return next(len(value) for value in layer.state_dict().values() if value.ndim)
 
 
 def _alike(

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from ..compress.groups import find_groups
 from ..compress.method import CHANNELS, Method
 from ..compress.sparsity import nonzero
 from ..core.errors import ModelError
@@ -103,15 +104,13 @@ def plan(options: PruneOptions, progress: Progress) -> PrunePlan:
     """
     check_out(options)
     with opened(options, progress) as ready:
-        planner = _planner(ready, None, None)
-        goal = planner.chosen.goal
-        measured = goal is not None and goal.quantity in {"size", "latency"}
+        planner = _planner(ready)
         counted = cost_of(ready.module, ready.size)
         data = ready.base.data
         return PrunePlan(
             parameters=counted.parameters,
             macs=counted.macs,
-            decided=None if measured else planner(),
+            decided=None if ready.chosen.measured else planner(),
             steps=options.steps,
             epochs=options.epochs,
             images=len(data.train),
@@ -135,6 +134,7 @@ def prune(
     check_plot()
     check_out(options)
     with opened(options, progress) as ready, contextlib.ExitStack() as stack:
+        run = _Run(ready, on_step)
         chosen = ready.chosen
         must_run = chosen.goal is not None and chosen.goal.quantity == "latency"
         train = options.train
@@ -145,18 +145,19 @@ def prune(
                 seed=train.settings.seed, must_run=must_run, progress=progress,
             )
         )  # fmt: skip
-        return _Run(ready, ship, work_folder(train.out), on_step)()
+        return run(ship)
 
 
-def _planner(ready: Ready, ship: Shipping | None, original: Shipped | None) -> Planner:
+def _planner(ready: Ready) -> Planner:
+    size, keep = ready.size, head_layers(ready.module, len(ready.base.record.labels))
+    channels = ready.options.method in CHANNELS
     return Planner(
         module=ready.module,
-        size=ready.size,
-        keep=head_layers(ready.module, len(ready.base.record.labels)),
+        size=size,
+        keep=keep,
         chosen=ready.chosen,
         batches=ready.batches,
-        shipping=ship,
-        original=original,
+        found=find_groups(ready.module, size, keep) if channels else None,
         progress=ready.progress,
     )
 
@@ -164,32 +165,37 @@ def _planner(ready: Ready, ship: Shipping | None, original: Shipped | None) -> P
 class _Run:
     """The moving parts of one pruning."""
 
-    def __init__(
-        self, ready: Ready, ship: Shipping, work: Path, on_step: Callable[[StepRow], None] | None
-    ) -> None:
+    ship: Shipping
+    original: Shipped
+
+    def __init__(self, ready: Ready, on_step: Callable[[StepRow], None] | None) -> None:
+        """Read what was kept; refuse what can be refused before anything is exported."""
         self.ready = ready
-        self.ship = ship
-        self.work = work
         self.on_step = on_step
+        self.work = work_folder(ready.options.train.out)
         self.state = State(identity=ready.identity)
-        if (work / STATE).exists():
-            self.state = read_state(work / STATE)
+        if (self.work / STATE).exists():
+            self.state = read_state(self.work / STATE)
             mine = msgspec.json.decode(msgspec.json.encode(ready.identity))
-            check_identity(work / STATE, mine, self.state.identity)
+            check_identity(self.work / STATE, mine, self.state.identity)
         record = ready.base.record
         with torch.random.fork_rng(devices=[]):
             self.architecture = build(record.architecture, len(record.labels)).module
-        ready.progress.step("export the model as it is")
-        self.original = ship(ready.module.eval())
+        self.planner = _planner(ready)
+        if self.state.decided is None and not ready.chosen.measured:
+            self._decide(self.planner())
 
-    def __call__(self) -> PruneResult:
+    def __call__(self, ship: Shipping) -> PruneResult:
         ready, steps = self.ready, self.ready.options.steps
+        ready.progress.step("export the model as it is")
+        self.ship, self.original = ship, ship(ready.module.eval())
+        planner = replace(self.planner, shipping=ship, original=self.original)
         self._keep(self.state)
-        planner = _planner(ready, self.ship, self.original)
         if not self.state.rows:
             self._add(self._row(0, ready.module))
         if self.state.decided is None:
-            self._keep(msgspec.structs.replace(self.state, decided=planner()))
+            self._decide(planner())
+            self._keep(self.state)
         decided = self.state.decided
         assert decided is not None
         if not decided.reachable:
@@ -205,6 +211,9 @@ class _Run:
             if len(self.state.rows) <= step:
                 self._add(self._row(step, module))
         return self._finish(record)
+
+    def _decide(self, decided: Decided) -> None:
+        self.state = msgspec.structs.replace(self.state, decided=decided)
 
     def _keep(self, state: State) -> None:
         self.state = state

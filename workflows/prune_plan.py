@@ -15,7 +15,7 @@ from torch import nn
 from ..compress.allotment import Allotment, Kept, allot, weakest
 from ..compress.channels import remove
 from ..compress.goal import Goal
-from ..compress.groups import find_groups
+from ..compress.groups import Found
 from ..compress.importance import Batches, Importance, channel_scores, weights_of
 from ..compress.method import CHANNELS, Method, MethodName, Soft, Sparse, Structured
 from ..compress.sparsity import nonzero
@@ -79,6 +79,11 @@ class Chosen:
     round_to: int
     allotment: Allotment
 
+    @property
+    def measured(self) -> bool:
+        """Whether only files tell when the goal is reached."""
+        return self.goal is not None and self.goal.quantity in {"size", "latency"}
+
     def check(self) -> None:
         """Refuse what cannot be had, with the reason.
 
@@ -115,9 +120,10 @@ class Planner:
         keep: Layers whose outputs stay.
         chosen: What was asked for.
         batches: A few, for the importance.
+        found: The groups of channels; None where single weights go.
+        progress: Shows what is tried.
         shipping: Exports, for goals on files; None plans without them.
         original: The whole model as a file; likewise.
-        progress: Shows what is tried.
     """
 
     module: nn.Module
@@ -125,20 +131,18 @@ class Planner:
     keep: tuple[str, ...]
     chosen: Chosen
     batches: Callable[[], Batches]
-    shipping: Shipping | None
-    original: Shipped | None
+    found: Found | None
     progress: Progress
+    shipping: Shipping | None = None
+    original: Shipped | None = None
 
     def __call__(self) -> Decided:
         """Return what goes.
 
         Raises:
-            ModelError: The pruner would break the model everywhere; it names the layer.
             UsageError: The goal is reached already.
         """
-        if self.chosen.method in CHANNELS:
-            return self._channels()
-        return self._weights()
+        return self._weights() if self.found is None else self._channels(self.found)
 
     def method(self, decided: Decided) -> Method:
         """Return the method with the amount."""
@@ -163,10 +167,9 @@ class Planner:
         wanted = math.ceil(every - limit)
         return Decided(begin={}, end={}, zeros=min(wanted, most), reachable=wanted <= most)
 
-    def _channels(self) -> Decided:
+    def _channels(self, found: Found) -> Decided:
         goal, chosen = self.chosen.goal, self.chosen
         assert goal is not None
-        found = find_groups(self.module, self.size, self.keep)
         for layer, reason in list(found.skipped.items())[:_LISTED]:
             self.progress.note(f"the channels of {layer} stay: {reason}")
         if len(found.skipped) > _LISTED:
@@ -192,8 +195,7 @@ class Planner:
         def at(share: float) -> Kept:
             return allot(groups, share, chosen.round_to, ranks)
 
-        measured = goal.quantity in {"size", "latency"}
-        rounds = _MEASURED_ROUNDS if measured else _COUNTED_ROUNDS
+        rounds = _MEASURED_ROUNDS if chosen.measured else _COUNTED_ROUNDS
         end, reachable = smallest_cut(at, lambda kept: cost(kept) <= limit, rounds)
         if end == begin:
             raise UsageError(

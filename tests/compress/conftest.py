@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ class Padded(nn.Module):
         return self.head(torch.relu(self.wide(self.inner(x)) + short).mean((2, 3)))
 
 
-def seeded(make: type[nn.Module], **arguments: bool) -> nn.Module:
+def seeded(make: Callable[..., nn.Module], **arguments: bool) -> nn.Module:
     """Build a net whose norms have learned something: nothing is 0 or 1 by chance."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

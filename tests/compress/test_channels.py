@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgecls.compress import groups as groups_module
 from edgecls.compress.channels import ChannelGroup, remove, silence
 from edgecls.compress.groups import find_groups, trace_groups
 from edgecls.core.errors import MissingPackageError, ModelError
+from edgecls.models.cifar_resnet import CifarResNet
 
 from .conftest import SIZE, Padded, Plain, Residual, conv, images, seeded
 
@@ -96,15 +96,25 @@ def test_groups_follow_sums_concatenations_and_gates() -> None:
 
 def test_a_padded_shortcut_keeps_its_channels() -> None:
     """torch-pruning follows the zeros as if they were not there."""
-    module = seeded(Padded, inner=True)
-    traced = {group.name for group in trace_groups(module, SIZE, ("head",)).groups}
+    found = find_groups(seeded(Padded, inner=True), SIZE, ("head",))
 
-    found = find_groups(module, SIZE, ("head",))
-
-    assert "inner.0" in traced
-    assert len(traced) > 1
     assert [group.name for group in found.groups] == ["inner.0"]
-    assert found.skipped
+    (reason,) = found.skipped.values()
+    assert "padding, splits or reshapes" in reason
+
+
+def test_shortcuts_of_a_cifar_resnet_are_found_by_the_proof() -> None:
+    """All shapes agree there: only the answers tell that channels moved."""
+    module = seeded(lambda: CifarResNet(20))
+    size = (3, 32, 32)
+    traced = {group.name: group for group in trace_groups(module, size, ("linear",)).groups}
+
+    found = find_groups(module, size, ("linear",))
+
+    inner = {f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in range(3)}
+    assert {group.name for group in found.groups} == inner
+    assert set(traced) - inner == set(found.skipped) == {"conv1"}
+    assert "answers otherwise than with zeros" in found.skipped["conv1"]
 
 
 def test_a_model_that_would_break_everywhere_is_refused() -> None:
@@ -142,14 +152,9 @@ def test_a_model_is_left_as_it_was() -> None:
 
 
 def test_without_torch_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch_pruning", None)
-
-    def absent(*_: object, **__: object) -> None:
-        raise ModuleNotFoundError(name="torch_pruning")
-
     monkeypatch.setattr("builtins.__import__", _import_without("torch_pruning"))
     with pytest.raises(MissingPackageError, match=r"edgecls\[compress\]"):
-        groups_module.find_groups(seeded(Plain), SIZE)
+        find_groups(seeded(Plain), SIZE)
 
 
 def _import_without(name: str) -> object:
