@@ -19,6 +19,8 @@ from .channels import ChannelGroup, Slice, remove, silence
 # Sums in another order differ by 1e-6 or so; a channel in the wrong place by a part of the answer.
 _LIMIT: Final = 1e-4
 _IMAGES: Final = 2
+# Of the head: nobody wants to hear that classes stay.
+_LOGITS: Final = "its channels are the logits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Found:
     skipped: dict[str, str]
 
 
-def find_groups(module: nn.Module, size: tuple[int, int, int], keep: Sequence[str] = ()) -> Found:
+def find_groups(module: nn.Module, size: tuple[int, int, int]) -> Found:
     """Return the groups of channels that can be taken out of a model.
 
     torch-pruning follows the channels through the graph, and says nothing where it loses them (an
@@ -44,13 +46,12 @@ def find_groups(module: nn.Module, size: tuple[int, int, int], keep: Sequence[st
     Args:
         module: On the CPU; unchanged.
         size: (C, H, W) of its input.
-        keep: Layers whose outputs stay, such as the head.
 
     Raises:
         MissingPackageError: torch-pruning is not installed.
         ModelError: No group can be pruned; the message names the first layer and why.
     """
-    traced = trace_groups(module, size, keep)
+    traced = trace_groups(module, size)
     skipped = dict(traced.skipped)
     found = []
     for group in traced.groups:
@@ -58,7 +59,7 @@ def find_groups(module: nn.Module, size: tuple[int, int, int], keep: Sequence[st
         reason = broken(module, (group,), channels, size)
         if reason is None:
             found.append(group)
-        else:
+        elif reason != _LOGITS:
             skipped[group.name] = reason
     if not found:
         raise nothing_to_prune(skipped)
@@ -77,13 +78,13 @@ def nothing_to_prune(skipped: Mapping[str, str]) -> ModelError:
     )
 
 
-def trace_groups(module: nn.Module, size: tuple[int, int, int], keep: Sequence[str] = ()) -> Found:
+def trace_groups(module: nn.Module, size: tuple[int, int, int]) -> Found:
     """Return the groups that torch-pruning finds, unproved; arguments as for ``find_groups``."""
     trial = copy.deepcopy(module).eval().requires_grad_(True)
     names = {part: name for name, part in trial.named_modules()}
     found: list[ChannelGroup] = []
     skipped: dict[str, str] = {}
-    for items in _traced(trial, _images(size), [trial.get_submodule(name) for name in keep]):
+    for items in _traced(trial, _images(size)):
         root = names[items[0][0]]
         groups, problem = _groups(root, items, names)
         found += [group for group in groups if group.width > 1]
@@ -107,6 +108,8 @@ def broken(
     except Exception as error:  # the model's own code fails in its own way
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"without a channel the model does not run: {text}"
+    if expected.shape != found.shape:
+        return _LOGITS
     difference = relative_difference(expected.numpy(), found.numpy())
     if difference > _LIMIT:
         return (
@@ -124,7 +127,7 @@ _Items = list[tuple[Any, bool, Sequence[int], Sequence[int]]]
 """Layer, whether it makes the channels, places along its axis, the channel of each place."""
 
 
-def _traced(module: nn.Module, images: torch.Tensor, keep: list[nn.Module]) -> Iterable[_Items]:
+def _traced(module: nn.Module, images: torch.Tensor) -> Iterable[_Items]:
     """Return what torch-pruning finds, as data."""
     try:
         import torch_pruning
@@ -139,7 +142,7 @@ def _traced(module: nn.Module, images: torch.Tensor, keep: list[nn.Module]) -> I
             graph = torch_pruning.DependencyGraph().build_dependency(
                 module, example_inputs=images, verbose=False
             )
-            groups = list(graph.get_all_groups(ignored_layers=keep))
+            groups = list(graph.get_all_groups())
         except Exception as error:  # a model can break its tracing in any way
             raise ModelError(
                 f"torch-pruning cannot follow this model's channels ({type(error).__name__}: "

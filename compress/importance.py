@@ -12,7 +12,7 @@ from torch import nn
 from ..core.errors import ModelError
 from ..core.values import Tensor
 from ..models.widths import is_depthwise
-from .channels import ChannelGroup, Slice, tensors_of
+from .channels import ChannelGroup, Slice
 
 Importance = Literal["magnitude", "taylor", "activation"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
@@ -40,9 +40,9 @@ def channel_scores(
     """Return what each channel of each group is worth, 1 on average in every group.
 
     ``magnitude``: the root of the mean, over the layers that make or read the channel, of its
-    weights' sum of squares as a share of the layer's mean. ``taylor``: the sum over batches of
-    (sum of weight times gradient)^2 of what makes the channel: how the loss moves, to first order,
-    without it (Molchanov et al. 2019, arXiv:1906.10771). ``activation``: the root mean square of
+    weights' sum of squares as a share of the layer's mean. ``taylor``: the sum over images of the
+    square of the loss's slope by a factor on the channel: how the loss moves, to first order,
+    without it (Molchanov et al. 2017, arXiv:1611.06440). ``activation``: the root mean square of
     what the layers behind read from it.
 
     Raises:
@@ -52,9 +52,9 @@ def channel_scores(
         found = {group.name: _magnitude(module, group) for group in groups}
     elif kind == "taylor":
         found = {group.name: torch.zeros(group.width, dtype=torch.float64) for group in groups}
-        for products in _products(module, batches()):
+        for slopes in _slopes(module, batches()):
             for group in groups:
-                found[group.name] += _contribution(module, group, products).square()
+                found[group.name] += _slope(group, slopes).square().sum(0)
     else:
         squares = _input_squares(module, batches())
         found = {group.name: _activation(group, squares) for group in groups}
@@ -121,15 +121,16 @@ def _magnitude(module: nn.Module, group: ChannelGroup) -> torch.Tensor:
     return torch.stack(shares).mean(0).sqrt()
 
 
-def _contribution(module: nn.Module, group: ChannelGroup, products: Scores) -> torch.Tensor:
-    total = torch.zeros(group.width, dtype=torch.float64)
-    for part in group.slices:
-        if part.makes:
-            for name, _, _ in tensors_of(module, part):
-                if name in products:
-                    value = products[name]
-                    total += _by_channel(value.reshape(len(value), -1).sum(1), part)
-    return total
+def _slope(group: ChannelGroup, slopes: Scores) -> torch.Tensor:
+    """Return each image's slope by a factor on each channel, as the layers behind read it."""
+    read = [part for part in group.slices if not part.makes and part.layer in slopes]
+    if not read:
+        raise ModelError(f"{group.name}: nothing reads its channels; use --importance magnitude")
+    by_image = [
+        torch.stack([slopes[part.layer][:, list(places)].sum(1) for places in part.places], 1)
+        for part in read
+    ]
+    return torch.stack(by_image).sum(0)
 
 
 def _activation(group: ChannelGroup, squares: Scores) -> torch.Tensor:
@@ -176,6 +177,52 @@ def _products(module: nn.Module, batches: Batches) -> Iterator[Scores]:
             value.requires_grad_(own)
 
 
+def _slopes(module: nn.Module, batches: Batches) -> Iterator[Scores]:
+    """Yield, of each layer's inputs, input times gradient of the image's loss: (images, inputs)."""
+    module.eval()
+    inputs: list[tuple[str, int, torch.Tensor]] = []
+
+    def watch(name: str, axis: int) -> Any:
+        def hook(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            del layer
+            # A copy: what comes after may change the tensor in place.
+            own = given[0].clone() if given[0].requires_grad else given[0].clone().requires_grad_()
+            inputs.append((name, axis, own))
+            return (own, *given[1:])
+
+        return hook
+
+    handles = _watched(module, watch)
+    try:
+        for images, labels in batches:
+            inputs.clear()
+            with torch.enable_grad():
+                loss = nn.functional.cross_entropy(
+                    module(torch.as_tensor(images)), torch.as_tensor(labels), reduction="sum"
+                )
+                tensors = [tensor for _, _, tensor in inputs]
+                gradients = torch.autograd.grad(loss, tensors, allow_unused=True)
+            slopes: Scores = {}
+            for (name, axis, tensor), gradient in zip(inputs, gradients, strict=True):
+                if gradient is not None:
+                    values = (tensor.detach() * gradient).double().movedim(axis, 1)
+                    slope = values.reshape(*values.shape[:2], -1).sum(2)
+                    slopes[name] = slopes.get(name, 0) + slope
+            yield slopes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _watched(module: nn.Module, watch: Callable[[str, int], Any]) -> list[Any]:
+    """Put a hook before each convolution and linear layer, by its name and its inputs' axis."""
+    return [
+        layer.register_forward_pre_hook(watch(name, 1 if isinstance(layer, nn.Conv2d) else -1))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+
+
 def _input_squares(module: nn.Module, batches: Batches) -> Scores:
     """Return the mean square of each convolution's and linear layer's inputs, by input channel."""
     module.eval()
@@ -191,11 +238,7 @@ def _input_squares(module: nn.Module, batches: Batches) -> Scores:
 
         return hook
 
-    handles = [
-        layer.register_forward_pre_hook(watch(name, 1 if isinstance(layer, nn.Conv2d) else -1))
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
+    handles = _watched(module, watch)
     try:
         with torch.inference_mode():
             for images, _ in batches:

@@ -66,7 +66,6 @@ class Structured:
 
     Attributes:
         size: (C, H, W) of the input.
-        keep: Layers whose outputs stay.
         begin: Widths before the first step.
         end: Widths after the last.
         multiple: Of the widths between.
@@ -74,7 +73,6 @@ class Structured:
     """
 
     size: tuple[int, int, int]
-    keep: Sequence[str]
     begin: Mapping[str, int]
     end: Mapping[str, int]
     multiple: int
@@ -82,7 +80,7 @@ class Structured:
 
     def cut(self, module: nn.Module, part: float, batches: Callable[[], Batches]) -> None:
         """See ``Method``."""
-        groups = _groups(module, self.size, self.keep, self.end)
+        groups = _groups(module, self.size, self.end)
         scores = channel_scores(module, groups, self.importance, batches)
         kept = partly(self.begin, self.end, part, self.multiple)
         _take(module, groups, weakest(groups, scores, kept), self.size)
@@ -108,22 +106,21 @@ class Soft:
     """
 
     size: tuple[int, int, int]
-    keep: Sequence[str]
     end: Mapping[str, int]
 
     def cut(self, module: nn.Module, part: float, batches: Callable[[], Batches]) -> None:
         """See ``Method``."""
         del part, batches
-        self._silence(module, _groups(module, self.size, self.keep, self.end))
+        self._silence(module, _groups(module, self.size, self.end))
 
     def hooks(self, module: nn.Module) -> Hooks:
         """See ``Method``."""
-        groups = _groups(module, self.size, self.keep, self.end)
+        groups = _groups(module, self.size, self.end)
         return Hooks(after_epoch=lambda learned: self._silence(learned, groups))
 
     def finish(self, module: nn.Module) -> None:
         """See ``Method``."""
-        groups = _groups(module, self.size, self.keep, self.end)
+        groups = _groups(module, self.size, self.end)
         _take(
             module,
             groups,
@@ -177,10 +174,10 @@ class Sparse:
 
 
 def _groups(
-    module: nn.Module, size: tuple[int, int, int], keep: Sequence[str], proved: Mapping[str, int]
+    module: nn.Module, size: tuple[int, int, int], proved: Mapping[str, int]
 ) -> tuple[ChannelGroup, ...]:
     """Return the groups as they are now, of those that were proved on the whole model."""
-    found = trace_groups(module, size, keep).groups
+    found = trace_groups(module, size).groups
     return tuple(group for group in found if group.name in proved)
 
 

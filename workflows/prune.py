@@ -24,7 +24,7 @@ from ..core.files import atomic_directory, sha256_file, write_atomic
 from ..core.progress import Progress, Quiet
 from ..drift.proportion import wilson
 from ..models import load_model
-from ..models.head import freeze, head_layers
+from ..models.head import freeze
 from ..models.load import build
 from ..models.trained import RECORD, WEIGHTS, PruningRecord, TrainingRecord, write_record
 from ..models.widths import widths_of
@@ -149,15 +149,13 @@ def prune(
 
 
 def _planner(ready: Ready) -> Planner:
-    size, keep = ready.size, head_layers(ready.module, len(ready.base.record.labels))
     channels = ready.options.method in CHANNELS
     return Planner(
         module=ready.module,
-        size=size,
-        keep=keep,
+        size=ready.size,
         chosen=ready.chosen,
         batches=ready.batches,
-        found=find_groups(ready.module, size, keep) if channels else None,
+        found=find_groups(ready.module, ready.size) if channels else None,
         progress=ready.progress,
     )
 

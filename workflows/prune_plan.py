@@ -117,7 +117,6 @@ class Planner:
     Attributes:
         module: The whole model, on the CPU.
         size: (C, H, W) of its input.
-        keep: Layers whose outputs stay.
         chosen: What was asked for.
         batches: A few, for the importance.
         found: The groups of channels; None where single weights go.
@@ -128,7 +127,6 @@ class Planner:
 
     module: nn.Module
     size: tuple[int, int, int]
-    keep: tuple[str, ...]
     chosen: Chosen
     batches: Callable[[], Batches]
     found: Found | None
@@ -149,11 +147,11 @@ class Planner:
         name, importance = self.chosen.method, self.chosen.importance
         if name == "structured":
             return Structured(
-                size=self.size, keep=self.keep, begin=decided.begin, end=decided.end,
+                size=self.size, begin=decided.begin, end=decided.end,
                 multiple=self.chosen.round_to, importance=importance,
             )  # fmt: skip
         if name == "soft":
-            return Soft(size=self.size, keep=self.keep, end=decided.end)
+            return Soft(size=self.size, end=decided.end)
         return Sparse(pattern=name, count=decided.zeros, importance=importance)
 
     def _weights(self) -> Decided:

@@ -379,7 +379,7 @@ def test_resnet_to_a_bundle(edgecls: Command, edgecls_data: Path, tmp_path: Path
     done = edgecls(
         "prune", "cifar_resnet20", "--weights", weights, "--data", tmp_path / "dev_train5000",
         "--val", tmp_path / "dev_test1000", "--until", "size=0.6x", "--epochs", 1, "--threads", 1,
-        "--importance", "taylor", "-o", out,
+        "-o", out,
     )  # fmt: skip
 
     assert done.code == 0, done.err

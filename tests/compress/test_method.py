@@ -88,7 +88,7 @@ def test_the_weakest_go() -> None:
 def test_structured_reaches_the_widths_in_steps() -> None:
     module = seeded(Residual)
     method = Structured(
-        size=SIZE, keep=("head",), begin={"stem.0": 8, "squeeze": 4},
+        size=SIZE, begin={"stem.0": 8, "squeeze": 4},
         end={"stem.0": 4, "squeeze": 2}, multiple=2,
     )  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_silent_filters_grow_again_and_go_without_a_change() -> None:
     """He et al. 2018: what was zero learns on; only what is zero in the end goes."""
     module = seeded(Plain)
     assert isinstance(module, Plain)
-    method = Soft(size=SIZE, keep=("head",), end={"one.0": 4, "two.0": 6, "hidden": 10})
+    method = Soft(size=SIZE, end={"one.0": 4, "two.0": 6, "hidden": 10})
     method.cut(module, 1.0, tuple)
     weight = module.one[0].weight
     first = set(torch.nonzero(weight.detach().flatten(1).eq(0).all(1)).flatten().tolist())
