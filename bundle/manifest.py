@@ -53,6 +53,7 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         left_float: Names of the operators that do not, in an int8 artefact; in an int8-dynamic one
             those with weights. Weights that are merely stored as int8 or FP16 count as float, and
             neither is given where nothing computes in int8.
+        calibration_cache: Of an "onnx-calibrated" file: the path of TensorRT's calibration cache.
     """
 
     path: str
@@ -62,6 +63,7 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output: TensorSpec
     quantized: int = 0
     left_float: tuple[str, ...] = ()
+    calibration_cache: str | None = None
 
 
 class CalibrationInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -111,6 +111,13 @@ class Bundle:
             if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
                 raise BundleError(f"{self.path}: {name!r} leaves the bundle")
         used = [artefact.path for artefact in manifest.artefacts]
+        for artefact in manifest.artefacts:
+            if (artefact.calibration_cache is None) == (artefact.format == "onnx-calibrated"):
+                raise BundleError(
+                    f"{self.path}: {artefact.path} is {artefact.format}: expected a calibration "
+                    "cache with onnx-calibrated and with nothing else; export the bundle again"
+                )
+            used += [artefact.calibration_cache] if artefact.calibration_cache else []
         for sample in manifest.golden:
             used += [sample.image, sample.pixels, *sample.logits.values()]
         for name in used:

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -151,7 +151,6 @@ def observe(
     idle: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
     for lane in every:
         idle.put(lane)
-    hashes: list[str] = []
 
     def take(items: list[Item]) -> None:
         lane = idle.get()
@@ -160,23 +159,28 @@ def observe(
         finally:
             idle.put(lane)
 
+    ahead = iter(images)
+    first = next(ahead, None)
+    if first is None:
+        raise CalibrationError("no image to calibrate with")
+    hashes = [first[0]]
+    arrays = graph.measure(first[1])
+    every[0].observe([first[0]], {name: array[None] for name, array in arrays.items()})
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(count, thread_name_prefix="edgecls-observe")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         waiting: deque[Future[None]] = deque()
-        for items in _groups(images, graph):
+        while items := list(islice(ahead, graph.slots)):
             hashes += [digest for digest, _ in items]
             if len(waiting) > count:
                 waiting.popleft().result()
             waiting.append(pool.submit(take, items))
         for future in waiting:
             future.result()
-    if not hashes:
-        raise CalibrationError("no image to calibrate with")
     return Observations(
         observers=merge_observers([lane.observers for lane in every]),
         images=tuple(sorted(hashes)),
-        model_sha256=model_hash(model),
+        model_sha256=graph.sha256,
     )
 
 
@@ -195,7 +199,12 @@ def observed_names(model: onnx.ModelProto) -> list[str]:
 
 def model_hash(model: onnx.ModelProto) -> str:
     """Return what says whether a table belongs to a graph."""
-    return sha256_bytes(model.SerializeToString(deterministic=True))
+    return sha256_bytes(_serialized(model))
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def data_hash(images: Sequence[str]) -> str:
@@ -210,18 +219,23 @@ class _Graph:
         names: The input, then every point.
         output: The logits' name.
         fetched: What a run gives: every point but the input, and the logits.
+        sha256: See ``model_hash``.
         shapes: Of each, for one image; known after ``measure``.
+        slots: How many images a lane takes at once; known then too.
         sinks: Held by the lane that hands something on.
     """
 
     def __init__(self, model: onnx.ModelProto, names: list[str]) -> None:
-        observed = onnx.ModelProto()
-        observed.CopyFrom(model)
-        kept = {output.name for output in observed.graph.output}
-        infos = {value.name: value for value in observed.graph.value_info}
+        data = _serialized(model)
+        self.sha256 = sha256_bytes(data)
+        kept = {output.name for output in model.graph.output}
+        infos = {value.name: value for value in model.graph.value_info}
         self.names = names
-        self.output = observed.graph.output[0].name
-        observed.graph.output.extend(infos[name] for name in names[1:] if name not in kept)
+        self.output = model.graph.output[0].name
+        # Serialized messages in a row are one: these outputs follow the graph's own.
+        more = onnx.ModelProto()
+        more.graph.output.extend(infos[name] for name in names[1:] if name not in kept)
+        data += more.SerializeToString()
         self.fetched = list(dict.fromkeys([*names[1:], self.output]))
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -229,31 +243,19 @@ class _Graph:
         if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             # Fused int8 kernels round differently, and take values away that are observed.
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self.session = ort.InferenceSession(
-            observed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.slots = 1
         self.sinks = threading.Lock()
 
-    def measure(self, tensor: Tensor) -> int:
-        """Learn the shapes from an image; return how many images a lane takes at once."""
+    def measure(self, tensor: Tensor) -> dict[str, NDArray[np.float32]]:
+        """Return each point's values on an image; learn their shapes."""
         found = self.session.run(self.fetched, {self.names[0]: tensor})
         arrays = dict(zip([self.names[0], *self.fetched], [tensor, *found], strict=True))
         self.shapes = {name: array.shape for name, array in arrays.items()}
         size = sum(int(array.nbytes) for array in arrays.values())
-        return max(1, min(_MAX_SLOTS, _LANE_BYTES // size))
-
-
-def _groups(images: Iterable[Item], graph: _Graph) -> Iterator[list[Item]]:
-    """Yield the images in groups of as many as a lane takes at once."""
-    ahead = iter(images)
-    first = next(ahead, None)
-    if first is None:
-        return
-    slots = graph.measure(first[1])
-    yield [first]
-    while group := list(islice(ahead, slots)):
-        yield group
+        self.slots = max(1, min(_MAX_SLOTS, _LANE_BYTES // size))
+        return arrays
 
 
 class _Lane:
@@ -283,22 +285,33 @@ class _Lane:
         ):
             slot[...] = tensor
             graph.session.run_with_iobinding(binding)
-        lows, highs = [], []
+        self.observe([digest for digest, _ in items], self._buffers)
+
+    def observe(self, images: list[str], found: dict[str, NDArray[np.float32]]) -> None:
+        """Observe what was computed.
+
+        Args:
+            images: Their hashes.
+            found: By tensor, shape (images or more, ...).
+
+        Raises:
+            CalibrationError: A tensor holds a NaN or an infinity.
+        """
+        count, lows, highs = len(images), [], []
         for name, observer in self.observers.items():
-            values = self._buffers[name][: len(items)]
-            lo, hi = observer.update(values.reshape(len(items), -1))
+            lo, hi = observer.update(found[name][:count].reshape(count, -1))
             bad = ~(np.isfinite(lo) & np.isfinite(hi))
             if bad.any():
                 raise CalibrationError(
                     f"tensor {name!r} holds a NaN or an infinity on the calibration image with "
-                    f"sha256 {items[int(bad.argmax())][0][:16]}"
+                    f"sha256 {images[int(bad.argmax())][:16]}"
                 )
             lows.append(lo)
             highs.append(hi)
-        with graph.sinks:
-            for index, (digest, _) in enumerate(items):
+        with self._graph.sinks:
+            for index, digest in enumerate(images):
                 if self._on_logits is not None:
-                    self._on_logits(self._buffers[graph.output][index])
+                    self._on_logits(found[self._graph.output][index])
                 if self._on_extremes is not None:
                     self._on_extremes(
                         digest,

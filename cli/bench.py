@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .config import config_option
-from .options import backend_options, open_predictor
+from .options import backend_options, engine_options, open_predictor
 from .remote import on_option
 from .text import printable
 
 if TYPE_CHECKING:
     from ..devices.bench.result import BenchResult
     from ..devices.remote import Outcome, Session
+    from ..runtimes.engine_options import EngineOptions
 
 # Of JSON that a device sends: five stages of a run, each below 20 characters.
 _RUN_BYTES: Final = 128
@@ -52,6 +53,7 @@ _RUN_BYTES: Final = 128
 @click.option("--json", "as_json", is_flag=True, help="The same on stdout.")
 @on_option
 @backend_options
+@engine_options
 def command(
     bundle: str,
     images: tuple[str, ...],
@@ -66,6 +68,7 @@ def command(
     backend: str | None,
     allow_fallback: bool,
     threads: int | None,
+    engine: EngineOptions,
 ) -> int:
     """Measure BUNDLE: latency by stage, throughput, cold start, memory, and what the board tells.
 
@@ -92,13 +95,13 @@ def command(
         limit_bytes = processes * runs * _RUN_BYTES
         return _bench_on(
             bundle, images, on, list(map(str, measured)), output, limit_bytes, as_json,
-            backend, allow_fallback, threads,
+            backend, allow_fallback, threads, engine,
         )  # fmt: skip
     options = Options(
         processes=processes, runs=runs, warmup=warmup, batch=batch,
-        backend=cast("BackendName | None", backend), allow_fallback=allow_fallback,
+        backend=cast("BackendName | None", backend), allow_fallback=allow_fallback, engine=engine,
     )  # fmt: skip
-    predictor = open_predictor(bundle, backend, allow_fallback, threads)
+    predictor = open_predictor(bundle, backend, allow_fallback, threads, engine)
     found = bench(predictor, images, options, TerminalProgress(quiet=as_json))
     _write(found, output)
     if as_json:

@@ -15,7 +15,7 @@ _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"
 
 TABLES: Final = (
     "data", "train", "tune", "prune", "evaluate", "export", "calibrate", "predict", "drift",
-    "verify", "bench", "doctor", "demo", "preprocess", "devices",
+    "verify", "bench", "build", "doctor", "demo", "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.

@@ -66,6 +66,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--module", metavar="NAME",
     help="With --jetpack: the Jetson module, e.g. orin-nano; says what its DLA would run.",
 )  # fmt: skip
+@click.option(
+    "--implicit-int8", is_flag=True,
+    help="Add the float graph and a calibration cache, by which TensorRT 10 quantizes it itself.",
+)  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(as_json: bool, model: str, **options: Any) -> None:

@@ -12,13 +12,14 @@ import click
 
 from ..core.text import name_as_utf8
 from .config import config_option
-from .options import backend_options
+from .options import backend_options, engine_options
 from .remote import on_option
 from .show import human_ms
 from .text import printable
 
 if TYPE_CHECKING:
     from ..runtimes import Prediction, Predictor
+    from ..runtimes.engine_options import EngineOptions
     from ..runtimes.logits_file import LogitsWriter
 
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @on_option
 @backend_options
+@engine_options
 def command(
     bundle: str,
     images: tuple[str, ...],
@@ -49,6 +51,7 @@ def command(
     backend: str | None,
     allow_fallback: bool,
     threads: int | None,
+    engine: EngineOptions,
 ) -> int:
     """Classify each IMAGE with BUNDLE, in the order given.
 
@@ -66,9 +69,9 @@ def command(
 
         return predict_on(
             bundle, named, on, topk=topk, as_json=as_json, save_logits=save_logits,
-            backend=backend, allow_fallback=allow_fallback, threads=threads,
+            backend=backend, allow_fallback=allow_fallback, threads=threads, engine=engine,
         )  # fmt: skip
-    predictor = open_predictor(bundle, backend, allow_fallback, threads)
+    predictor = open_predictor(bundle, backend, allow_fallback, threads, engine)
     failed = 0
     paths = list(images) if data is None else list(named)
     results = predictor.predict_stream(paths, topk, logits=save_logits is not None)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+import msgspec
 
+from ..runtimes.engine_options import DEFAULT, EngineOptions
 from .config import DEVICES
 from .text import printable
 
@@ -148,12 +150,31 @@ def _read(name: str, path: Path) -> Image | str:
         return (error.strerror or "unreadable").lower()
 
 
-def predict_options(backend: str | None, allow_fallback: bool, threads: int | None) -> list[str]:
-    """Return the options of ``backend_options`` for a command there."""
+def predict_options(
+    backend: str | None,
+    allow_fallback: bool,
+    threads: int | None,
+    engine: EngineOptions = DEFAULT,
+) -> list[str]:
+    """Return the options of ``backend_options`` and ``engine_options`` for a command there."""
+    changed = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in msgspec.structs.asdict(engine).items()
+        if value != getattr(DEFAULT, name)
+    }
     return [
         *(["--backend", backend] if backend else []),
         *(["--allow-fallback"] if allow_fallback else []),
         *(["--threads", str(threads)] if threads else []),
+        *(
+            text
+            for name, value in changed.items()
+            for text in (
+                [name.replace("--", "--no-", 1) if value is False else name]
+                if isinstance(value, bool)
+                else [name, str(value)]
+            )
+        ),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.text import name_as_utf8
+from ..runtimes.engine_options import DEFAULT, EngineOptions
 from .remote import finish, predict_options, read_images, run_on
 from .show import human_ms
 from .text import printable
@@ -27,6 +28,7 @@ def ask_devices(
     backend: str | None,
     allow_fallback: bool,
     threads: int | None,
+    engine: EngineOptions = DEFAULT,
     quiet: bool,
 ) -> list[Outcome[Answers]]:
     """Return what every device answers to the images."""
@@ -36,7 +38,7 @@ def ask_devices(
 
     question = Question(
         bundle=Bundle(Path(bundle)), images=images, topk=topk,
-        options=predict_options(backend, allow_fallback, threads),
+        options=predict_options(backend, allow_fallback, threads, engine),
     )  # fmt: skip
 
     async def work(session: Session) -> Answers:
@@ -64,7 +66,7 @@ def predict_on(
         topk: As ``edgecls predict`` has it, and so on.
         as_json: Whether it is JSON.
         save_logits: A file for the logits.
-        **options: Those of ``backend_options``.
+        **options: Those of ``backend_options``, and ``engine``.
     """
     from ..devices.remote import Outcome
     from ..devices.remote.answers import Line

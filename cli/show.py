@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 T = TypeVar("T")
 
@@ -23,12 +31,16 @@ def _is_terminal() -> bool:
 
 
 class TerminalProgress:
-    """Shows progress on stderr: bars on a terminal, notices always, unless quiet."""
+    """Shows progress on stderr: bars on a terminal, notices always, unless quiet.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    ``file`` is stderr where that is not ``sys.stderr`` now.
+    """
+
+    def __init__(self, *, quiet: bool = False, file: TextIO | None = None) -> None:
         self._quiet = quiet
         self._noted: set[str] = set()
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, file=file, highlight=False)
+        self._gauge: Progress | None = None
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """Yield ``items`` under a bar."""
@@ -48,6 +60,23 @@ class TerminalProgress:
         """Say what begins now."""
         if not self._quiet and self._console.is_terminal:
             self._console.print(f"[dim]{description}[/dim]")
+
+    def fraction(self, description: str, done: float) -> None:
+        """Show how far something is, in a line that goes when it is done."""
+        if self._quiet or not self._console.is_terminal:
+            return
+        if self._gauge is None and done < 1:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                       TimeElapsedColumn())  # fmt: skip
+            self._gauge = Progress(*columns, console=self._console, transient=True)
+            self._gauge.add_task(description, total=1.0)
+            self._gauge.start()
+        if self._gauge is not None:
+            (task,) = self._gauge.task_ids
+            self._gauge.update(task, description=description, completed=done)
+            if done >= 1:
+                self._gauge.stop()
+                self._gauge = None
 
     def note(self, message: str) -> None:
         """Say something that the user should know, once."""

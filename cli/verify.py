@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .config import config_option
-from .options import backend_options, open_predictor
+from .options import backend_options, engine_options, open_predictor
 from .remote import on_option
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..devices.remote import Session
+    from ..runtimes.engine_options import EngineOptions
     from ..runtimes.verify import Verification
 
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @on_option
 @backend_options
+@engine_options
 def command(
     bundle: str,
     files_only: bool,
@@ -31,6 +33,7 @@ def command(
     backend: str | None,
     allow_fallback: bool,
     threads: int | None,
+    engine: EngineOptions,
 ) -> int:
     """Check BUNDLE: every file's hash, the schema, and the golden samples on this machine.
 
@@ -55,8 +58,8 @@ def command(
         click.echo(f'{{"files": {files}}}' if as_json else f"{files} files as exported")
         return 0
     if on:
-        return _verify_on(opened, on, as_json, backend, allow_fallback, threads)
-    found = verify(open_predictor(opened, backend, allow_fallback, threads))
+        return _verify_on(opened, on, as_json, backend, allow_fallback, threads, engine)
+    found = verify(open_predictor(opened, backend, allow_fallback, threads, engine))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
     else:

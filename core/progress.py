@@ -24,6 +24,18 @@ class Progress(Protocol):
         ...
 
 
+class Gauge(Protocol):
+    """What long work takes that says itself how far it is."""
+
+    def fraction(self, description: str, done: float) -> None:
+        """Show that ``done`` of something (0..1) is behind; 1 ends it."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Say something that the user should know."""
+        ...
+
+
 class Quiet:
     """Shows nothing."""
 
@@ -36,4 +48,7 @@ class Quiet:
         """Do nothing."""
 
     def note(self, message: str) -> None:
+        """Do nothing."""
+
+    def fraction(self, description: str, done: float) -> None:
         """Do nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -33,7 +33,13 @@ PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 CALIBRATED: Final[Mapping[Precision, Literal[8, 16]]] = {"int8": 8, "int16x8": 16}
 """The bits of activations, by the precisions that need images: their activations have scales."""
 
-ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx"]
+ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx", "onnx-calibrated"]
+"""What a file is.
+
+- onnx, tflite: a graph; int8 is what its Q/DQ or its types say.
+- tensorrt-rtx: an engine of TensorRT-RTX, finished on the GPU that loads it.
+- onnx-calibrated: a float32 graph that TensorRT 10 quantizes by a calibration cache.
+"""
 
 INT16_OPSET: Final = 21
 """The first ONNX opset whose QuantizeLinear takes 16 bits."""
@@ -79,21 +85,21 @@ class QuantScheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         placement: "fused" puts Q/DQ where TensorRT fuses them (inputs of convolutions and matrix
             products, the skip branch of a residual addition); "full" on every activation.
         activation_bits: 8 or 16, the latter only where they are symmetric.
+        codes: "uint8" where kernels multiply unsigned activations by signed weights, and add
+            int32 biases: the same scales, codes and zero points 128 higher.
     """
 
     activations: Literal["symmetric", "asymmetric"]
     placement: Literal["fused", "full"]
     activation_bits: Literal[8, 16] = 8
+    codes: Literal["int8", "uint8"] = "int8"
 
     def __post_init__(self) -> None:
         """Refuse a scheme that no runtime has."""
         if self.activation_bits == 16 and self.activations != "symmetric":
             raise ValueError("16-bit activations are symmetric")
-
-    @property
-    def activation_dtype(self) -> np.dtype[np.signedinteger[Any]]:
-        """The type of an activation's codes."""
-        return np.dtype(f"int{self.activation_bits}")
+        if self.codes == "uint8" and self.activations != "asymmetric":
+            raise ValueError("unsigned activations are asymmetric")
 
 
 def relative_difference(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:

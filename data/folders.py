@@ -21,6 +21,8 @@ SPLITS: Final = {
 }  # fmt: skip
 
 _TABLES: Final = ("labels.csv", "labels.json")
+# 3_cat, 3: a folder that begins with its class's index.
+_NUMBERED: Final = re.compile(r"([0-9]{1,9})(?:_(.+))?")
 
 
 def find_folders(
@@ -110,6 +112,10 @@ def _by_folder(path: Path, folders: Sequence[Path], classes: Sequence[str] | Non
     places = {name: index for index, name in enumerate(wanted)}
     for key, name in zip(keys, shown, strict=True):
         place = places.get(name, places.get(key))
+        if place is None and (numbered := _NUMBERED.fullmatch(key)):
+            # Of folders with indices only some are here: the index and the name must be one class.
+            named = places.get(numbered[2] or numbered[1])
+            place = named if named == int(numbered[1]) else None
         if place is None:
             raise DataError(
                 f"{path / key}: no class of that name; expected {', '.join(wanted[:8])}"
@@ -132,7 +138,7 @@ def _ordered(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Folders that all begin with their class's index (``0_cat``, ``10``) are taken in its order,
     others in that of their names.
     """
-    found = [re.fullmatch(r"([0-9]{1,9})(?:_(.+))?", name) for name in names]
+    found = [_NUMBERED.fullmatch(name) for name in names]
     pairs = sorted(
         (int(match[1]), match[2] or match[1], name)
         for match, name in zip(found, names, strict=True)

@@ -37,7 +37,8 @@ _ZOO: Final = {"timm": "timm", "torchvision": "torchvision"}
 _DEVICE: Final = ("numpy", "pillow", "msgspec", "click", "rich")
 
 _EXTRAS: Final[dict[BackendName, str]] = {name: name for name in BACKENDS} | {
-    "onnxruntime-cuda": "onnxruntime-gpu"
+    "onnxruntime-cpu": "onnxruntime",
+    "onnxruntime-cuda": "onnxruntime-gpu",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from ..core.errors import BadInputError, BundleError
 from ..core.preprocess import Preprocess
+from ..core.progress import Gauge
 from ..core.values import Logits, Pixels, Precision
 from ..targets.target import BackendName
+from .engine_options import DEFAULT, EngineOptions
 
 Batch = NDArray[Any]
 """Images or outputs in the dtype and layout of the file that runs."""
@@ -45,12 +48,35 @@ class Options:
     Attributes:
         precision: Of the artefact: a quantized graph is simulated without fused kernels.
         threads: For a CPU; None leaves it to the runtime.
-        engine: Whether the model is a built TensorRT engine, not a graph.
+        built: Whether the model is a built TensorRT engine, not a graph.
+        engine: How an engine is built and run.
+        calibration: A TensorRT calibration cache by which the graph is quantized as it is built.
+        progress: Shows how far a build is.
     """
 
     precision: Precision
     threads: int | None = None
-    engine: bool = False
+    built: bool = False
+    engine: EngineOptions = DEFAULT
+    calibration: bytes | None = None
+    progress: Gauge | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineUse:
+    """The TensorRT engine that runs.
+
+    Attributes:
+        outcome: "built" just now, "cached" where it was built before, "shipped" in the bundle.
+        size_bytes: Of the engine.
+        path: Its file in the cache; None where the bundle brought it.
+        build_s: What building it took, where it was built just now.
+    """
+
+    outcome: Literal["built", "cached", "shipped"]
+    size_bytes: int
+    path: Path | None = None
+    build_s: float | None = None
 
 
 class Backend(ABC):
@@ -62,6 +88,7 @@ class Backend(ABC):
         classes: How many logits come out.
         description: For humans: versions, the device, what computes.
         problem: What is wrong with this machine though the answers are right, else None.
+        engine: The TensorRT engine that runs, where it is one.
     """
 
     layout: ClassVar[Literal["NHWC", "NCHW"]]
@@ -92,6 +119,7 @@ class Backend(ABC):
         self.name: BackendName = name
         self.description: dict[str, str] = {}
         self.problem: str | None = None
+        self.engine: EngineUse | None = None
         self.input_size, self.classes = _check(self.layout, preprocess, source, result)
         self._source = source
         self._result = result

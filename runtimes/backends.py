@@ -17,12 +17,15 @@ _BACKENDS: Final[dict[BackendName, tuple[tuple[ArtefactFormat, ...], str, str]]]
     "tflite-runtime": (("tflite",), "litert", "LiteRTBackend"),
     "tensorflow": (("tflite",), "litert", "LiteRTBackend"),
     "onnxruntime": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
+    "onnxruntime-cpu": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
     "onnxruntime-cuda": (("onnx",), "onnxruntime", "OnnxRuntimeBackend"),
-    "tensorrt": (("onnx",), "tensorrt", "TensorRTBackend"),
+    "tensorrt": (("onnx", "onnx-calibrated"), "tensorrt", "TensorRTBackend"),
     "tensorrt-rtx": (("tensorrt-rtx", "onnx"), "tensorrt", "TensorRTBackend"),
 }
 
 BACKENDS: Final[tuple[BackendName, ...]] = tuple(_BACKENDS)
+
+BUILDS_ENGINES: Final[frozenset[BackendName]] = frozenset({"tensorrt", "tensorrt-rtx"})
 
 
 # Measured with tflite-runtime 2.14, its last release.

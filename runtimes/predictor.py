@@ -17,9 +17,11 @@ import numpy as np
 from ..bundle import Bundle
 from ..bundle.manifest import Artefact
 from ..core.errors import BadInputError, BundleError, ImageError, UsageError
+from ..core.progress import Gauge
 from ..core.values import Logits, Pixels, Precision
 from ..targets.target import BackendName
-from .backend import Backend, Batch
+from .backend import Backend, Batch, EngineUse
+from .engine_options import DEFAULT, EngineOptions
 from .images import ImageSource, name_of, read_image
 from .prediction import Prediction, rank
 from .preprocess import decoded_to_pixels
@@ -51,6 +53,7 @@ class Predictor:
         problem: What is wrong with this machine though the answers are right, else None.
         fell_back: Why another backend than the target's own runs, else None.
         threads: That it was given; None where the runtime chose.
+        engine: The TensorRT engine that runs, where it is one.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Predictor:
         self.problem = backend.problem
         self.fell_back = choice.fell_back
         self.threads = threads
+        self.engine: EngineUse | None = backend.engine
         self._backend = backend
         self._preprocess = bundle.manifest.preprocess
         self._labels = bundle.manifest.labels
@@ -217,6 +221,8 @@ def load(
     precision: Precision | None = None,
     allow_fallback: bool = False,
     threads: int | None = None,
+    engine: EngineOptions = DEFAULT,
+    progress: Gauge | None = None,
 ) -> Predictor:
     """Load a bundle into the backend of its target that is installed here.
 
@@ -227,6 +233,8 @@ def load(
         allow_fallback: Where no backend of the target can run here, a simulation on this machine
             takes its place; ``fell_back`` says so.
         threads: For a CPU; None leaves it to the runtime.
+        engine: How a TensorRT engine is built and run.
+        progress: Shows how far the building of an engine is, and takes notices.
 
     Raises:
         BundleError: The bundle is damaged, or has nothing that the backend runs.
@@ -236,8 +244,14 @@ def load(
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads must lie in 1..{MAX_THREADS}, found {threads}")
     opened = bundle if isinstance(bundle, Bundle) else Bundle(Path(bundle))
-    choice = select(opened, backend=backend, precision=precision, allow_fallback=allow_fallback)
-    choice, running = open_choice(opened, choice, threads=threads)
+    choice = select(
+        opened,
+        backend=backend,
+        precision=precision,
+        allow_fallback=allow_fallback,
+        engine=engine,
+    )
+    choice, running = open_choice(opened, choice, threads=threads, engine=engine, progress=progress)
     if running.classes != opened.manifest.num_classes:
         raise BundleError(
             f"{opened.path}: {choice.artefact.path} has {running.classes} outputs, the manifest "

@@ -11,10 +11,10 @@ from ..core.files import sha256_bytes
 from ..core.preprocess import Preprocess
 from ..targets.target import BackendName
 from . import cuda
-from .backend import Backend, Batch, NativeTensor, Options
+from .backend import Backend, Batch, EngineUse, NativeTensor, Options
+from .cuda_graph import CudaGraph
 from .engine_cache import EngineCache, EngineKey
 from .tensorrt_build import (
-    MAX_BATCH,
     TensorRTApi,
     build_engine,
     exclusive,
@@ -22,6 +22,7 @@ from .tensorrt_build import (
     import_api,
     make_logger,
 )
+from .timing_cache import TimingCache
 
 
 class TensorRTBackend(Backend):
@@ -50,21 +51,15 @@ class TensorRTBackend(Backend):
         try:
             with exclusive():
                 self._runtime = trt.Runtime(self._log)
-            if options.engine:
+            if options.built:
                 self._engine = self._load(model)
+                use = EngineUse(outcome="shipped", size_bytes=len(model))
             else:
-                key = EngineKey(
-                    gpu=device.name,
-                    compute_capability=device.compute_capability,
-                    tensorrt=f"{name} {trt.__version__}",
-                    onnx_sha256=sha256_bytes(model),
-                    max_batch=MAX_BATCH,
-                )
-                self._engine = self._cached(api, model, key)
+                self._engine, use = self._cached(api, model, options, device, trt.__version__)
             if self._engine is None:
                 raise EngineError(f"{name} {version} does not take the engine: {self._logged()}")
             with exclusive():
-                self._context = self._engine.create_execution_context()
+                self._context, own_graphs = _context(trt, self._engine, options.engine.cuda_graph)
             if self._context is None:
                 raise EngineError(f"{name} {version} cannot run the engine: {self._logged()}")
         except BaseException:
@@ -74,19 +69,27 @@ class TensorRTBackend(Backend):
         source = _native(trt, self._engine, self._input_name)
         result = _native(trt, self._engine, self._output_name)
         self._dynamic = source.shape[0] is None
-        self._input = _buffer(source)
-        self._output = _buffer(result)
+        largest = source.shape[0] or _largest_batch(self._engine, self._input_name)
+        self._input = _buffer(source, largest)
+        self._output = _buffer(result, largest)
         self._stream = cuda.call(cuda.runtime_api().cudaStreamCreate)
+        self._graph = CudaGraph(self._stream)
+        self._replays = options.engine.cuda_graph and not own_graphs
+        self._shape: tuple[int, ...] = ()
         self._context.set_tensor_address(self._input_name, self._input.device)
         self._context.set_tensor_address(self._output_name, self._output.device)
-        super().__init__(
-            name, preprocess, source, result, max_batch=MAX_BATCH, buffer=self._input.host
-        )
+        super().__init__(name, preprocess, source, result, max_batch=largest,
+                         buffer=self._input.host)  # fmt: skip
+        self.engine = use
         major, minor = device.compute_capability
         self.description = {
             "library": f"{name} {version}",
             "device": f"{device.name} (compute capability {major}.{minor})",
         }
+        if options.calibration is not None:
+            self.description["quantized"] = "by TensorRT, from the calibration cache"
+        if not self._replays:
+            self.description["cuda graph"] = "by the library" if own_graphs else "no"
 
     @classmethod
     def check(cls, name: BackendName) -> str:
@@ -102,6 +105,7 @@ class TensorRTBackend(Backend):
     def close(self) -> None:
         """Give back the GPU's memory."""
         with self._lock:
+            self._graph.free()
             self._release()
             self._buffer = self._memory(0)
             self._input.free()
@@ -110,14 +114,30 @@ class TensorRTBackend(Backend):
 
     def _infer(self, batch: Batch) -> Batch:
         count = len(batch)
-        if self._dynamic:
-            self._context.set_input_shape(self._input_name, tuple(batch.shape))
+        if self._dynamic and batch.shape != self._shape:
+            self._shape = ()
+            if not self._context.set_input_shape(self._input_name, tuple(batch.shape)):
+                raise EngineError(f"TensorRT refuses the shape {batch.shape}: {self._logged()}")
+            self._shape = batch.shape
+        if self._replays:
+            self._graph.run(count, lambda: self._enqueue(count))
+            self._describe_graph()
+        else:
+            self._enqueue(count)
+        cuda.call(cuda.runtime_api().cudaStreamSynchronize, self._stream)
+        return self._output.host[:count]
+
+    def _enqueue(self, count: int) -> None:
         self._input.upload(count, self._stream)
         if not self._context.execute_async_v3(int(self._stream)):
             raise EngineError(f"TensorRT could not run: {'; '.join(self._log.errors[-3:])}")
         self._output.download(count, self._stream)
-        cuda.call(cuda.runtime_api().cudaStreamSynchronize, self._stream)
-        return self._output.host[:count]
+
+    def _describe_graph(self) -> None:
+        if self._graph.refused is not None:
+            self.description["cuda graph"] = f"no: {self._graph.refused}"
+        elif self._graph.recorded:
+            self.description["cuda graph"] = "yes"
 
     def _release(self) -> None:
         with exclusive():
@@ -130,14 +150,60 @@ class TensorRTBackend(Backend):
         with exclusive():
             return self._runtime.deserialize_cuda_engine(engine)
 
-    def _cached(self, api: TensorRTApi, onnx: bytes, key: EngineKey) -> Any:
+    def _cached(
+        self, api: TensorRTApi, onnx: bytes, options: Options, device: cuda.Device, version: str
+    ) -> tuple[Any, EngineUse]:
         cache = EngineCache()
-        for _ in range(2):
-            engine = self._load(cache.get(key, lambda: build_engine(onnx, api=api)))
-            if engine is not None:
-                return engine
+        calibration = options.calibration
+        key = EngineKey(
+            gpu=device.name,
+            compute_capability=device.compute_capability,
+            tensorrt=f"{api} {version}",
+            onnx_sha256=sha256_bytes(onnx),
+            max_batch=options.engine.max_batch,
+            opt_batch=options.engine.opt_batch,
+            workspace_mb=options.engine.workspace_mb,
+            calibration_sha256=None if calibration is None else sha256_bytes(calibration),
+        )
+        timings = None
+        if api == "tensorrt":  # TensorRT-RTX measures when it loads, and ignores timings since 1.2
+            timings = TimingCache(cache.folder, gpu=key.gpu, tensorrt=key.tensorrt,
+                                  compute_capability=key.compute_capability)  # fmt: skip
+
+        def build() -> bytes:
+            return build_engine(
+                onnx, api=api, options=options.engine, calibration=calibration, timings=timings,
+                progress=options.progress,
+            )  # fmt: skip
+
+        for attempt in range(2):
+            kept = cache.get(key, build, options.progress)
+            engine = self._load(kept.data)
+            if engine is not None or attempt:
+                break
             cache.discard(key)
-        return None
+        use = EngineUse(
+            outcome="cached" if kept.build_s is None else "built",
+            size_bytes=len(kept.data), path=kept.path, build_s=kept.build_s,
+        )  # fmt: skip
+        return engine, use
+
+
+def _context(trt: Any, engine: Any, cuda_graph: bool) -> tuple[Any, bool]:
+    """Return an engine's context, and whether it records CUDA graphs itself.
+
+    TensorRT-RTX does: it knows when a kernel that it compiled meanwhile makes a recording old.
+    """
+    if (
+        cuda_graph
+        and hasattr(trt, "CudaGraphStrategy")
+        and hasattr(engine, "create_runtime_config")
+    ):
+        settings = engine.create_runtime_config()
+        if hasattr(settings, "cuda_graph_strategy"):
+            settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            return engine.create_execution_context(settings), True
+    return engine.create_execution_context(), False
 
 
 def _names(trt: Any, engine: Any) -> tuple[str, str]:
@@ -161,7 +227,12 @@ def _native(trt: Any, engine: Any, name: str) -> NativeTensor:
     )
 
 
-def _buffer(tensor: NativeTensor) -> cuda.Buffer:
+def _largest_batch(engine: Any, name: str) -> int:
+    """Return what the engine's optimisation profile allows, whoever built it."""
+    _, _, largest = engine.get_tensor_profile_shape(name, 0)
+    return int(largest[0])
+
+
+def _buffer(tensor: NativeTensor, largest: int) -> cuda.Buffer:
     """Return memory for the largest batch; other free sizes are refused by the base."""
-    batch, *rest = tensor.shape
-    return cuda.Buffer((batch or MAX_BATCH, *(size or 1 for size in rest)), tensor.dtype)
+    return cuda.Buffer((largest, *(size or 1 for size in tensor.shape[1:])), tensor.dtype)

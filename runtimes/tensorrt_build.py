@@ -11,8 +11,19 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from ..core.errors import BackendUnavailableError, GraphError, MissingError, MissingPackageError
+from ..core.errors import (
+    BackendUnavailableError,
+    GraphError,
+    MissingError,
+    MissingPackageError,
+    UsageError,
+)
+from ..core.progress import Gauge, Quiet
 from .cuda import current_device
+from .engine_options import DEFAULT, EngineOptions
+from .tensorrt_int8 import quantize_implicitly
+from .tensorrt_progress import interrupts, make_monitor
+from .timing_cache import TimingCache
 
 TensorRTApi = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -22,7 +33,6 @@ _MODULES: Final[dict[TensorRTApi, tuple[str, ...]]] = {
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 
-MAX_BATCH: Final = 8
 _MAX_ERRORS: Final = 5
 
 _ONE_AT_A_TIME: Final = threading.RLock()
@@ -95,8 +105,17 @@ def tensorrt_rtx_available() -> str | None:
         return None
 
 
-def build_engine(onnx: bytes, *, api: TensorRTApi, max_batch: int = MAX_BATCH) -> bytes:
-    """Build the engine of a graph; a free batch becomes 1 to ``max_batch``, tuned for 1.
+def build_engine(
+    onnx: bytes,
+    *,
+    api: TensorRTApi,
+    options: EngineOptions = DEFAULT,
+    calibration: bytes | None = None,
+    timings: TimingCache | None = None,
+    progress: Gauge | None = None,
+    compute_capability: tuple[int, int] | None = None,
+) -> bytes:
+    """Build the engine of a graph; a free batch becomes 1 to ``max_batch``.
 
     TensorRT-RTX needs no GPU: its engine is finished on the GPU that loads it. TensorRT builds for
     the GPU of this machine, in minutes.
@@ -104,24 +123,48 @@ def build_engine(onnx: bytes, *, api: TensorRTApi, max_batch: int = MAX_BATCH) -
     Args:
         onnx: The graph. Its types are kept: INT8 is what stands between Q and DQ.
         api: Which of the two.
-        max_batch: The most images at once.
+        options: The batches and the workspace.
+        calibration: A calibration cache: the graph's types are TensorRT's to choose, INT8 by these
+            scales.
+        timings: Of earlier builds on this GPU; those of this one are added.
+        progress: Shows how far it is, and takes notices.
+        compute_capability: (major, minor) of the GPU that the engine is for, where it is not this
+            machine's; TensorRT-RTX alone can.
 
     Raises:
         GraphError: The graph is not taken; the message names the nodes.
-        MissingError: TensorRT is not there, or needs a GPU that is not there.
+        MissingError: TensorRT is not there, lacks what was asked for, or needs a GPU that is not
+            there.
+        UsageError: It cannot build for that compute capability.
     """
     if api == "tensorrt":
+        if compute_capability is not None:
+            raise UsageError(
+                "TensorRT builds for the GPU of its own machine alone; --compute-capability is for "
+                "--backend tensorrt-rtx"
+            )
         current_device()  # TensorRT would end the process where there is no driver
     trt = import_api(api)
+    title = f"{find_module(api)} {trt.__version__}"
+    gauge = progress or Quiet()
     with exclusive():
-        return _build(trt, f"{find_module(api)} {trt.__version__}", onnx, max_batch)
+        return _build(trt, title, onnx, options, calibration, timings, compute_capability, gauge)
 
 
-def _build(trt: Any, title: str, onnx: bytes, max_batch: int) -> bytes:
+def _build(
+    trt: Any,
+    title: str,
+    onnx: bytes,
+    options: EngineOptions,
+    calibration: bytes | None,
+    timings: TimingCache | None,
+    compute_capability: tuple[int, int] | None,
+    progress: Gauge,
+) -> bytes:
     log = make_logger(trt)
     builder = trt.Builder(log)
     flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    network = builder.create_network(1 << int(flag))
+    network = builder.create_network(1 << int(flag) if calibration is None else 0)
     parser = trt.OnnxParser(network, log)
     parsed = parser.parse(onnx)
     if not parsed or parser.num_errors:
@@ -129,11 +172,65 @@ def _build(trt: Any, title: str, onnx: bytes, max_batch: int) -> bytes:
     if not network.num_outputs:  # it parses nothing as a graph of nothing
         raise GraphError(f"{title}: the graph has no outputs; is it an ONNX file?")
     config = builder.create_builder_config()
-    _add_profile(builder, config, network, max_batch)
-    built = builder.build_serialized_network(network, config)
+    profile = _add_profile(builder, config, network, options)
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    if compute_capability is not None:
+        _set_compute_capability(trt, config, title, compute_capability)
+    calibrator = None
+    if calibration is not None:
+        calibrator = quantize_implicitly(trt, config, profile, calibration, title)
+    cache = None if timings is None else _use_timings(config, timings, progress)
+    monitor = make_monitor(trt, f"building an engine ({title})", progress)
+    config.progress_monitor = monitor
+    with interrupts(monitor.stop):
+        try:
+            built = builder.build_serialized_network(network, config)
+        finally:
+            monitor.close()
+    if calibrator is not None and calibrator.asked:
+        raise GraphError(f"{title} does not take the bundle's calibration cache: {_logged(log)}")
     if built is None:
         raise GraphError(f"{title} does not build the graph: {_logged(log)}")
+    if timings is not None and cache is not None:
+        timings.write(bytes(cache.serialize()), progress)
     return bytes(built)
+
+
+def _use_timings(config: Any, timings: TimingCache, progress: Gauge) -> Any:
+    """Return the timing cache that the build reads and fills."""
+    known = timings.read(progress)
+    cache = config.create_timing_cache(known)
+    # Without "ignore_mismatch": timings of another device would choose the wrong kernels.
+    if cache is not None and config.set_timing_cache(cache, False):
+        return cache
+    if known:
+        progress.note(f"TensorRT does not take the timing cache {timings.path}: it is made anew")
+    cache = config.create_timing_cache(b"")
+    config.set_timing_cache(cache, False)
+    return cache
+
+
+def _set_compute_capability(
+    trt: Any, config: Any, title: str, compute_capability: tuple[int, int]
+) -> None:
+    major, minor = compute_capability
+    if not (
+        hasattr(trt, "ComputeCapability")
+        and hasattr(config, "num_compute_capabilities")
+        and hasattr(config, "set_compute_capability")
+    ):
+        raise UsageError(f"{title} builds for the GPU of its own machine alone")
+    known = {name: value for name, value in vars(trt.ComputeCapability).items() if "SM" in name}
+    wanted = known.get(f"SM{major}{minor}")
+    if wanted is None:
+        there = sorted((int(name[2:-1]), int(name[-1])) for name in known)
+        raise UsageError(
+            f"{title} does not build for compute capability {major}.{minor}; it does for "
+            + ", ".join(f"{one}.{other}" for one, other in there)
+        )
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(wanted, 0)
 
 
 def make_logger(trt: Any) -> Any:
@@ -151,17 +248,19 @@ def make_logger(trt: Any) -> Any:
     return Log()
 
 
-def _add_profile(builder: Any, config: Any, network: Any, max_batch: int) -> None:
+def _add_profile(builder: Any, config: Any, network: Any, options: EngineOptions) -> Any:
+    """Return the profile of a graph whose batch is free; None where every shape is fixed."""
     source = network.get_input(0)
     shape = tuple(source.shape)
     if -1 not in shape:
-        return
+        return None
     if -1 in shape[1:]:
         raise GraphError(f"input {source.name!r} has shape {shape}: only the batch may be free")
     profile = builder.create_optimization_profile()
-    one = (1, *shape[1:])
-    profile.set_shape(source.name, one, one, (max_batch, *shape[1:]))
+    least, best, most = ((batch, *shape[1:]) for batch in (1, options.opt_batch, options.max_batch))
+    profile.set_shape(source.name, least, best, most)
     config.add_optimization_profile(profile)
+    return profile
 
 
 def _errors(parser: Any, log: Any) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from ..core.errors import UsageError
-from . import desktop_gpu, jetson, raspberry_pi
+from . import desktop_cpu, desktop_gpu, jetson, raspberry_pi
 from .target import Target
 
 TARGETS: Final[dict[str, Target]] = {
-    target.name: target for target in (jetson.TARGET, raspberry_pi.TARGET, desktop_gpu.TARGET)
+    target.name: target
+    for target in (jetson.TARGET, raspberry_pi.TARGET, desktop_gpu.TARGET, desktop_cpu.TARGET)
 }
 
 

@@ -14,6 +14,7 @@ TARGET: Final = Target(
     precisions=("int8", "int16x8", "int8-dynamic", "int8-weights", "fp16", "fp32"),
     backends=("litert", "tflite-runtime", "tensorflow"),
     simulators=(),
+    runs_anywhere="litert",
     # https://ai.google.dev/edge/litert/models/quantization_spec
     scheme=QuantScheme(activations="asymmetric", placement="full"),
     tolerances={

@@ -14,6 +14,7 @@ BackendName = Literal[
     "tflite-runtime",
     "tensorflow",
     "onnxruntime",
+    "onnxruntime-cpu",
     "onnxruntime-cuda",
     "tensorrt",
     "tensorrt-rtx",
@@ -47,6 +48,8 @@ class Target:
         scheme: How it quantizes to int8.
         tolerances: By precision.
         base_precision: What runs where int8 does not: FP16 under Q/DQ, or float32.
+        runs_anywhere: The backend that runs the very file on the machine that exports too; None
+            where only a simulator does.
         engine: Whether a TensorRT engine can be built for it on the machine that exports.
         jetpack: Whether its devices run JetPack, and its graphs can be checked for one.
     """
@@ -60,8 +63,14 @@ class Target:
     scheme: QuantScheme
     tolerances: dict[Precision, Tolerance]
     base_precision: Precision = "fp32"
+    runs_anywhere: BackendName | None = None
     engine: bool = False
     jetpack: bool = False
+
+    @property
+    def tensorrt(self) -> bool:
+        """Whether TensorRT, or TensorRT-RTX, builds engines of its graphs."""
+        return any(name.startswith("tensorrt") for name in self.backends)
 
     def scheme_for(self, precision: Precision) -> QuantScheme:
         """Return how the target quantizes for a calibrated precision."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 import onnx
 
 from ..bundle.manifest import Artefact
 from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
+from ..calibration.trt_cache import format_cache
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
@@ -40,12 +43,14 @@ class Built:
             simulation.
         tensors: The hash of what the file is fed, of each sample; empty where edgecls never runs
             it.
+        beside: Other files that it needs, by their path in the bundle.
     """
 
     artefact: Artefact
     data: bytes
     logits: Logits
     tensors: tuple[str, ...] = ()
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +67,8 @@ class ArtefactBuilder:
         reference: The float graph's logits on the samples.
         stages: Takes the times.
         progress: Takes the notices.
+        implicit_int8: Whether int8 for TensorRT is also made as a float graph with a calibration
+            cache.
         graphs: The ONNX graphs that were made on the way, by name.
     """
 
@@ -72,6 +79,7 @@ class ArtefactBuilder:
     reference: Logits
     stages: Stages
     progress: Progress
+    implicit_int8: bool = False
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     _built: dict[str, tuple[Built, tuple[StepCheck, ...]]] = field(default_factory=dict)
     _engines: dict[str, bytes] = field(default_factory=dict)
@@ -97,12 +105,32 @@ class ArtefactBuilder:
             plain, more = self._once(f"onnx-fp16-{target.scheme}", target, "fp16")
             all_built.append(plain)
             steps += more
-        engine = self._engine(primary)
-        for other in all_built[1:]:
-            self._engine(other)
-        if engine is not None and target.engine:
-            all_built.append(_engine_artefact(primary, engine))
+        if target.tensorrt:
+            engines = [self._engine(built) for built in all_built]
+            if engines[0] is not None and target.engine:
+                all_built.append(_engine_artefact(primary, engines[0]))
+            if self.implicit_int8:
+                all_built.append(self._calibrated(target, primary))
         return tuple(all_built), steps
+
+    def _calibrated(self, target: Target, primary: Built) -> Built:
+        """Return the float graph with the calibration cache by which TensorRT 10 quantizes it.
+
+        What it answers to the samples is what the explicit graph does: the scales are the same.
+        """
+        assert self.table is not None
+        plain, _ = self._once(f"onnx-fp32-{target.scheme}", target, "fp32")
+        cache = "model.implicit-int8.cache"
+        return Built(
+            artefact=msgspec.structs.replace(
+                plain.artefact, path="model.implicit-int8.onnx", format="onnx-calibrated",
+                precision="int8", calibration_cache=cache,
+            ),
+            data=plain.data,
+            logits=primary.logits,
+            tensors=plain.tensors,
+            beside={cache: format_cache(self.table).encode()},
+        )  # fmt: skip
 
     def primary(self, target: Target, precision: Precision) -> Built:
         """Return the file that ships to a target, without what stands beside it; see ``build``."""
@@ -130,7 +158,8 @@ class ArtefactBuilder:
                 assert self.table is not None
                 quantized = place_qdq(model, self.table, scheme)
         name = f"qdq.{scheme.placement}.{scheme.activations}"
-        self.graphs[name + ".int16" * (scheme.activation_bits == 16)] = quantized.model
+        name += ".int16" * (scheme.activation_bits == 16) + ".uint8" * (scheme.codes == "uint8")
+        self.graphs[name] = quantized.model
         return quantized
 
     def _adopted(self, model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
@@ -159,9 +188,13 @@ class ArtefactBuilder:
             with self.stages.stage("cast to FP16"):
                 model = in_float16(model)
                 onnx.checker.check_model(model, full_check=True)
-        backend = self._simulator(model, precision)
+        data = model.SerializeToString(deterministic=True)
+        runs = target.runs_anywhere or "onnxruntime"
+        backend = open_backend(runs, data, self.preprocess, Options(precision=precision))
         logits = backend.logits(self.samples.pixels)
-        if precision != "fp32" and not self.graph.quantized:
+        if target.runs_anywhere is not None and quantized is not None:
+            steps.append(check_step("fuse", against, expected, logits, limit))
+        elif precision != "fp32" and not self.graph.quantized:
             steps.append(check_step(f"cast-{precision}", against, expected, logits, limit))
         artefact = Artefact(
             path=f"model.{precision}.onnx",
@@ -172,7 +205,6 @@ class ArtefactBuilder:
             quantized=0 if quantized is None else quantized.quantized,
             left_float=() if quantized is None else quantized.left_float,
         )
-        data = model.SerializeToString(deterministic=True)
         return self._made(artefact, data, logits, backend), tuple(steps)
 
     def _tflite(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
@@ -199,8 +231,9 @@ class ArtefactBuilder:
         with self.stages.stage("lower to TFLite"):
             lowered: TfliteModel = lower(model, weights=form.stored if form else "float32")
             try_in_subprocess(lowered.data)
+        assert target.runs_anywhere is not None
         backend = open_backend(
-            "litert", lowered.data, self.preprocess, Options(precision=precision)
+            target.runs_anywhere, lowered.data, self.preprocess, Options(precision=precision)
         )
         logits = backend.logits(self.samples.pixels)
         steps.append(check_step("lower", against, expected, logits, limit))
@@ -237,11 +270,10 @@ class ArtefactBuilder:
         return [theirs, ours]
 
     def _simulate(self, model: onnx.ModelProto, precision: Precision) -> Logits:
-        return self._simulator(model, precision).logits(self.samples.pixels)
-
-    def _simulator(self, model: onnx.ModelProto, precision: Precision) -> Backend:
-        data = model.SerializeToString()
-        return open_backend("onnxruntime", data, self.preprocess, Options(precision=precision))
+        data, options = model.SerializeToString(), Options(precision=precision)
+        return open_backend("onnxruntime", data, self.preprocess, options).logits(
+            self.samples.pixels
+        )
 
     def _engine(self, built: Built) -> bytes | None:
         """Return TensorRT-RTX's engine: its parser and builder must take what ships."""

@@ -115,6 +115,11 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     table: RangeTable | None = None
     calibration: CalibrationTable | None = None
     if graph.quantized:
+        if options.implicit_int8:
+            raise UsageError(
+                f"{options.source} is quantized: --implicit-int8 is for float models, whose "
+                "quantization TensorRT can choose"
+            )
         precision = own_precision(options, graph, targets)
         check_strict(options, precision)
         if given_table is not None:
@@ -156,6 +161,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         reference=run_onnx(graph.model, tensors),
         stages=stages,
         progress=progress,
+        implicit_int8=options.implicit_int8,
     )
     made = [(target, *builder.build(target, precision)) for target in targets]
     if options.strict_int8:
@@ -296,6 +302,7 @@ def _for_target(
 
 def _files(built: Sequence[Built], samples: Samples) -> dict[str, bytes]:
     files = {item.artefact.path: item.data for item in built}
+    files |= {path: data for item in built for path, data in item.beside.items()}
     for index, (data, suffix) in enumerate(zip(samples.files, samples.suffixes, strict=True)):
         files[f"golden/{index}{suffix}"] = data
         files[f"golden/{index}.pixels.png"] = pixels_to_png(samples.pixels[index])

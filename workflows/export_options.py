@@ -45,6 +45,8 @@ class ExportOptions:
         strict_int8: Whether something left in float is an error in files of a calibrated precision.
         jetpack: The JetPack of the device, whose TensorRT the graphs are checked for.
         module: The Jetson module, likewise.
+        implicit_int8: Whether int8 for TensorRT also goes as a float graph with a calibration
+            cache, which TensorRT 10 quantizes itself.
     """
 
     source: str
@@ -66,6 +68,7 @@ class ExportOptions:
     strict_int8: bool = False
     jetpack: str | None = None
     module: str | None = None
+    implicit_int8: bool = False
 
 
 def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision]:
@@ -84,6 +87,7 @@ def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision
     if options.phone and all(target.ships != "tflite" for target in targets):
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
     check_strict(options, precision)
+    _check_implicit(options, targets, precision)
     device_of(options, targets)
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
@@ -110,6 +114,18 @@ def device_of(
         runs = ", ".join(target.name for target in TARGETS.values() if target.jetpack)
         raise UsageError(f"--jetpack is for the target {runs}; add --target {runs}")
     return choose(options.jetpack, options.module)
+
+
+def _check_implicit(
+    options: ExportOptions, targets: tuple[Target, ...], precision: Precision
+) -> None:
+    if not options.implicit_int8:
+        return
+    if precision != "int8":
+        raise UsageError(f"--implicit-int8 is for int8, not for {precision}")
+    if not any(target.tensorrt for target in targets):
+        runs = [target.name for target in TARGETS.values() if target.tensorrt]
+        raise UsageError(f"--implicit-int8 is for TensorRT 10; add --target {' or '.join(runs)}")
 
 
 def check_strict(options: ExportOptions, precision: Precision) -> None:

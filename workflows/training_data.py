@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,6 +80,7 @@ class TrainingData:
         augment: What happens to those that are learned from.
         settings: The seed and the batch.
         workers: Threads that decode.
+        left_out: What could not be read so far, which has been said.
     """
 
     opened: OpenedData
@@ -88,6 +89,7 @@ class TrainingData:
     augment: Augment
     settings: Settings
     workers: int
+    left_out: set[str] = field(default_factory=set)
 
     @property
     def train(self) -> Dataset:
@@ -113,7 +115,7 @@ class TrainingData:
             seed=self.settings.seed, epoch=epoch, augment=self.augment, workers=pool,
             cache=self.opened.cache, rank=group.rank, world=group.world, size=self.size,
         )  # fmt: skip
-        return _noted(loader, progress)
+        return self._noted(loader, progress)
 
     def to_judge(
         self, pool: Executor, group: Group, progress: Progress
@@ -124,7 +126,16 @@ class TrainingData:
             self.val, self.preprocess, batch=_JUDGE_BATCH, workers=pool, cache=self.opened.cache,
             rank=group.rank, world=group.world, size=self.size, shuffle=False,
         )  # fmt: skip
-        return _noted(loader, progress)
+        return self._noted(loader, progress)
+
+    def _noted(self, loader: Loader, progress: Progress) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """Say of each image once that it is left out, when its batch is."""
+        for batch in loader:
+            for name, reason in loader.unreadable:
+                if name not in self.left_out:
+                    self.left_out.add(name)
+                    progress.note(f"left out, unreadable: {name}: {reason}")
+            yield batch  # type: ignore[misc]
 
 
 def open_data(choice: DataChoice, seed: int, progress: Progress) -> OpenedData:
@@ -203,14 +214,16 @@ def describe_data(dataset: Dataset) -> DataRecord:
         digest.update(repr(dataset.pixels.shape).encode())
         digest.update(np.ascontiguousarray(dataset.pixels).data)
     for file in dataset.files or ():
-        digest.update(f"{file.name}\0{file.path.stat().st_size}\0".encode())
+        digest.update(f"{file.name}\0{_bytes_of(file.path)}\0".encode())
     return DataRecord(name=dataset.name, images=len(dataset), sha256=digest.hexdigest())
 
 
-def _noted(loader: Loader, progress: Progress) -> Iterator[tuple[Tensor, NDArray[Any]]]:
-    yield from loader  # type: ignore[misc]
-    for name, reason in loader.unreadable:
-        progress.note(f"left out, unreadable: {name}: {reason}")
+def _bytes_of(path: Path) -> int | None:
+    """Return a file's size; None where it is gone, which the loader leaves out and counts."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from ...core.values import INT16_OPSET, QuantScheme
 from .full import place_full
 from .fused import place_fused
 from .qdq import Qdq, constant, drop_unused, known
+from .unsigned import make_unsigned
 from .weights_only import place_weights
 
 _PLACEMENTS: Final[dict[str, Callable[[ir.Model, Qdq], None]]] = {
@@ -79,12 +80,21 @@ def adopt_qdq(
         drop_unused(graph_model.graph)
     if table is not None:
         _place(graph_model, table, scheme)
+    elif scheme.codes == "uint8":
+        _finish(graph_model, Qdq(graph_model.graph, {}, scheme))
     return _checked(graph_model)
 
 
 def _place(graph_model: ir.Model, table: RangeTable, scheme: QuantScheme) -> None:
     qdq = Qdq(graph_model.graph, table.ranges, scheme)
     _PLACEMENTS[scheme.placement](graph_model, qdq)
+    _finish(graph_model, qdq)
+
+
+def _finish(graph_model: ir.Model, qdq: Qdq) -> None:
+    scheme = qdq.scheme
+    if scheme.codes == "uint8":
+        make_unsigned(qdq)
     graph_model.graph.sort()
     drop_unused(graph_model.graph)
     if scheme.activation_bits == 16:

@@ -108,7 +108,7 @@ class Qdq:
         scales = weight_scales(weights, axis=axis, bias=bias, input_range=input_range)
         codes = quantize_weights(weights, scales, axis=axis)
         name = f"{value.name}_{node.name}" if len(value.uses()) > 1 else str(value.name)
-        end = self._dequantize(name, codes, scales, np.zeros(scales.shape, np.int8), axis)
+        end = self.dequantized(name, codes, scales, np.zeros(scales.shape, np.int8), axis)
         node.replace_input_with(1, end)
         return True
 
@@ -139,10 +139,10 @@ class Qdq:
         assert values is not None
         interval = Range(float(values.min()), float(values.max()))
         params = activation_params(interval, self.scheme)
-        dtype = self.scheme.activation_dtype
+        dtype = params.dtype
         limits = np.iinfo(dtype)
         codes = np.rint(values / params.scale) + params.zero_point
-        end = self._dequantize(
+        end = self.dequantized(
             f"{value.name}_{node.name}",
             np.clip(codes, limits.min, limits.max).astype(dtype),
             np.asarray(params.scale, np.float32),
@@ -154,8 +154,8 @@ class Qdq:
     def _pair(
         self, value: ir.Value, params: QuantParams, name: str, before: ir.Node | None = None
     ) -> ir.Value:
-        scale = self._scalar(params.scale, np.dtype(np.float32))
-        zero_point = self._scalar(params.zero_point, params.dtype)
+        scale = self.scalar(params.scale, np.dtype(np.float32))
+        zero_point = self.scalar(params.zero_point, params.dtype)
         name = self._unique(name, "", "_quantized", "_quantize", "_dequantize")
         codes = _value(f"{name}_quantized", ir.DataType.from_numpy(params.dtype), value.shape)
         end = _value(name, ir.DataType.FLOAT, value.shape)
@@ -174,7 +174,7 @@ class Qdq:
             self.graph.insert_before(next(iter(self.graph)), [quantize, dequantize])
         return end
 
-    def _dequantize(
+    def dequantized(
         self,
         name: str,
         codes: NDArray[np.signedinteger[Any]],
@@ -182,12 +182,13 @@ class Qdq:
         zero_points: NDArray[np.signedinteger[Any]],
         axis: int | None,
     ) -> ir.Value:
+        """Return what a new DequantizeLinear of constant codes gives."""
         name = self._unique(name, "_dequantized", "_dequantize", "_int8", "_scale", "_zero_point")
         end = _value(f"{name}_dequantized", ir.DataType.FLOAT, ir.Shape(codes.shape))
         inputs = [
-            self._register(f"{name}_{codes.dtype.name}", codes),
-            self._register(f"{name}_scale", scales),
-            self._register(f"{name}_zero_point", zero_points),
+            self.register(f"{name}_{codes.dtype.name}", codes),
+            self.register(f"{name}_scale", scales),
+            self.register(f"{name}_zero_point", zero_points),
         ]
         attributes = {} if axis is None else {"axis": axis}
         node = ir.node(
@@ -205,13 +206,15 @@ class Qdq:
         self._taken |= {f"{unique}{ending}" for ending in endings}
         return unique
 
-    def _scalar(self, number: float, dtype: np.dtype[Any]) -> ir.Value:
+    def scalar(self, number: float, dtype: np.dtype[Any]) -> ir.Value:
+        """Return a scalar constant; equal ones are one."""
         key = f"{dtype.name}_{number!r}"
         if key not in self._constants:
-            self._constants[key] = self._register(self._unique(key, ""), np.asarray(number, dtype))
+            self._constants[key] = self.register(self._unique(key, ""), np.asarray(number, dtype))
         return self._constants[key]
 
-    def _register(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+    def register(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """Return a new constant."""
         tensor = ir.tensor(array, name=name)
         value = ir.Value(
             name=name,

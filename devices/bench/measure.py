@@ -18,6 +18,7 @@ from ...core.files import sha256_bytes
 from ...core.progress import Progress, Quiet
 from ...core.version import VERSION
 from ...runtimes import Predictor
+from ...runtimes.engine_options import DEFAULT, EngineOptions
 from ...targets.target import BackendName
 from .health import energy_j, ranges, reasons_against, watched
 from .machine import describe, emulated
@@ -40,6 +41,7 @@ class Options:
         batch: Images at once.
         backend: That the user asked for.
         allow_fallback: Whether a simulation may take its place.
+        engine: How a TensorRT engine is built and run.
     """
 
     processes: int = 5
@@ -48,6 +50,7 @@ class Options:
     batch: int = 1
     backend: BackendName | None = None
     allow_fallback: bool = False
+    engine: EngineOptions = DEFAULT
 
 
 def bench(
@@ -83,7 +86,8 @@ def bench(
     task = Task(
         bundle=str(bundle.path), images=tuple(images), runs=options.runs, warmup=options.warmup,
         batch=options.batch, threads=predictor.threads, backend=options.backend,
-        allow_fallback=options.allow_fallback, gpu=gpu, watch=not virtual, spawned_s=0.0,
+        allow_fallback=options.allow_fallback, engine=options.engine, gpu=gpu, watch=not virtual,
+        spawned_s=0.0,
     )  # fmt: skip
     shown = (progress or Quiet()).track(range(options.processes), "measuring", options.processes)
     processes = tuple(_measure(task) for _ in shown)

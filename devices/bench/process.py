@@ -16,6 +16,7 @@ import msgspec
 
 from ...bundle import Bundle
 from ...core.errors import ImageError
+from ...runtimes.engine_options import EngineOptions
 from ...targets.target import BackendName
 from .reading import Reading, Sensor, read_all
 
@@ -57,6 +58,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         threads: For a CPU; None leaves it to the runtime.
         backend: That was asked for.
         allow_fallback: Whether a simulation may take its place.
+        engine: How a TensorRT engine is built and run.
         gpu: Whether a GPU runs the model.
         watch: Whether there is a board to read.
         spawned_s: When the process was started, by the system's monotonic clock.
@@ -70,6 +72,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None
     backend: BackendName | None
     allow_fallback: bool
+    engine: EngineOptions
     gpu: bool
     watch: bool
     spawned_s: float
@@ -158,8 +161,9 @@ def main(moments: list[float], memory: list[int], load: object, peak: object) ->
     first = next(chunks)
     started = time.monotonic()
     predictor = load(
-        task.bundle, backend=task.backend, allow_fallback=task.allow_fallback, threads=task.threads
-    )
+        task.bundle, backend=task.backend, allow_fallback=task.allow_fallback,
+        threads=task.threads, engine=task.engine,
+    )  # fmt: skip
     loaded = time.monotonic()
     memory.append(peak())
     before = time.monotonic()

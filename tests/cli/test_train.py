@@ -173,6 +173,20 @@ def test_other_classes_to_judge_by(edgecls: Command, digits_folder: Path, tmp_pa
     assert done.code == 4, done.err
 
 
+def test_a_file_that_is_gone_is_left_out_and_listed(
+    edgecls: Command, digits_folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(digits_folder, data)
+    (data / "train/3_digit 3/gone.png").symlink_to(tmp_path / "nowhere.png")
+
+    done = edgecls(*arguments(data, tmp_path / "out", epochs=2, batch=501))
+
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert said.count("unreadable: 3_digit 3/gone.png: no such file or directory") == 1
+
+
 def test_a_share_judges_by_content(edgecls: Command, digits_folder: Path, tmp_path: Path) -> None:
     """Without --val a tenth of each class; a copy of an image never stands on the other side."""
     data = tmp_path / "data"

@@ -76,6 +76,19 @@ def test_given_classes_have_the_order(tmp_path: Path) -> None:
         open_dataset(tmp_path, classes=("cat",))
 
 
+def test_some_of_the_numbered_folders_are_the_classes_that_both_name(tmp_path: Path) -> None:
+    classes = ("air", "car", "bird", "cat")
+    put(tmp_path, "1_car/a.png", "3_cat/b.png")
+    assert labelled(open_dataset(tmp_path, classes=classes)) == {
+        "1_car/a.png": "car",
+        "3_cat/b.png": "cat",
+    }
+
+    put(tmp_path, "4_bird/c.png")
+    with pytest.raises(DataError, match="4_bird: no class of that name"):
+        open_dataset(tmp_path, classes=classes)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json"])
 @pytest.mark.parametrize("key", ["label", "class_index"])
 def test_a_table_beside_loose_images(tmp_path: Path, suffix: str, key: str) -> None:

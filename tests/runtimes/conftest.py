@@ -228,6 +228,11 @@ class Made:
     format: Any
     precision: Any
     data: bytes
+    beside: bytes | None = None
+
+    @property
+    def calibration_cache(self) -> str | None:
+        return None if self.beside is None else f"{self.path}.cache"
 
     def fed(self, pixels: Array) -> Array:
         """What the file is fed for pixels (H, W, 3), by the formula, without tables."""
@@ -257,6 +262,7 @@ def make_bundle(tmp_path: Path, weights: Weights) -> MakeBundle:
         **changes: Any,
     ) -> Path:
         files = {made.path: made.data for made in artefacts}
+        files |= {made.calibration_cache: made.beside for made in artefacts if made.beside}
         samples = []
         if images is None:
             images = [(".png", encoded(photo(index))) for index in range(golden)]
@@ -290,6 +296,7 @@ def make_bundle(tmp_path: Path, weights: Weights) -> MakeBundle:
                     precision=made.precision,
                     input=TensorSpec(name="image", shape=(1, SIDE, SIDE, 3)),
                     output=TensorSpec(name="logits", shape=(1, CLASSES)),
+                    calibration_cache=made.calibration_cache,
                 )
                 for made in artefacts
             ),

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecls.core.errors import BackendUnavailableError, EngineError
+from edgecls.core.errors import BackendUnavailableError, BundleError, EngineError, UsageError
 from edgecls.runtimes import cuda, load, tensorrt, tensorrt_build
 from edgecls.runtimes.backend import Options
 from edgecls.runtimes.backends import open_backend
+from edgecls.runtimes.engine_options import EngineOptions
+from edgecls.targets.target import BackendName
 
 from .conftest import CLASSES, PREPROCESS, SIDE, Made, MakeBundle, Weights, photo
 
@@ -30,11 +32,15 @@ class FakeCuda:
     """CUDA's runtime over host memory; copies are made when the stream is waited for."""
 
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
     def __init__(self) -> None:
         self.memory: dict[int, Any] = {}
         self.queue: list[Any] = []
         self.gpus = 1
+        self.begun: list[Any] | None = None
+        self.graphs: dict[int, list[Any]] = {}
+        self.launched = 0
 
     def _allocate(self, size: int) -> tuple[int, int]:
         block = (ctypes.c_uint8 * size)(*[0xAB] * size)
@@ -62,6 +68,31 @@ class FakeCuda:
         return 0, 42
 
     def cudaStreamDestroy(self, stream: int) -> tuple[int]:
+        return (0,)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[int]:
+        assert not self.queue, "work of before would be lost"
+        self.begun, self.queue = self.queue, []
+        return (0,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[int, list[Any]]:
+        captured, self.queue, self.begun = self.queue, self.begun or [], None
+        return 0, captured
+
+    def cudaGraphInstantiate(self, graph: list[Any], flags: int) -> tuple[int, int]:
+        self.graphs[id(graph)] = graph
+        return 0, id(graph)
+
+    def cudaGraphDestroy(self, graph: list[Any]) -> tuple[int]:
+        return (0,)
+
+    def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[int]:
+        self.launched += 1
+        self.queue += self.graphs[graph]
+        return (0,)
+
+    def cudaGraphExecDestroy(self, graph: int) -> tuple[int]:
+        del self.graphs[graph]
         return (0,)
 
     def cudaMemcpyAsync(
@@ -124,6 +155,10 @@ class FakeTensorRT:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (self.batch, 3, SIDE, SIDE) if name == "image" else (self.batch, CLASSES)
 
+    def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
+        assert (name, index) == ("image", 0)
+        return [(batch, 3, SIDE, SIDE) for batch in (1, 1, 8)]
+
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
         return True
@@ -158,7 +193,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, weights: Weights, tmp_path: Path) -> 
         trt = FakeTensorRT(api, weights, dtype, batch)
         built: list[bytes] = []
 
-        def build(onnx: bytes, *, api: str) -> bytes:
+        def build(onnx: bytes, *, api: str, **_: Any) -> bytes:
             built.append(onnx)
             return b"engine of " + onnx
 
@@ -173,9 +208,13 @@ def fakes(monkeypatch: pytest.MonkeyPatch, weights: Weights, tmp_path: Path) -> 
     return make
 
 
-def opened(model: bytes = GRAPH, *, engine: bool = False) -> Any:
-    options = Options(precision="fp16", engine=engine)
-    return open_backend("tensorrt", model, PREPROCESS, options)
+def opened(model: bytes = GRAPH, **options: Any) -> Any:
+    return open_backend("tensorrt", model, PREPROCESS, Options(precision="fp16", **options))
+
+
+def some_pixels(count: int, seed: int = 5) -> Any:
+    shape = (count, SIDE, SIDE, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.mark.parametrize("batch", [-1, 1, 4])
@@ -185,8 +224,7 @@ def test_logits_are_the_engines(
     fakes: Fakes, weights: Weights, batch: int, dtype: str, tolerance: float, count: int
 ) -> None:
     fakes(dtype, batch)
-    shape = (count, SIDE, SIDE, 3)
-    pixels = np.random.default_rng(5).integers(0, 256, shape, dtype=np.uint8)
+    pixels = some_pixels(count)
     backend = opened()
 
     first = backend.logits(pixels)
@@ -194,6 +232,84 @@ def test_logits_are_the_engines(
 
     expected = weights.logits(PREPROCESS.normalize(pixels))
     np.testing.assert_allclose(first, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch", [-1, 4])
+def test_the_same_batch_is_recorded_the_second_time_and_replayed(
+    fakes: Fakes, weights: Weights, batch: int
+) -> None:
+    api, _, _ = fakes(batch=batch)
+    backend = opened()
+    counts, launches = [1, 1, 1, 1, 3, 1, 1], []
+    for seed, count in enumerate(counts):
+        pixels = some_pixels(count, seed)
+        found = backend.logits(pixels)
+        launches.append(api.launched)
+
+        np.testing.assert_allclose(found, weights.logits(PREPROCESS.normalize(pixels)), atol=1e-5)
+
+    # A free batch's recording is of one shape; a fixed one is always run whole.
+    assert launches == ([0, 1, 2, 3, 3, 3, 4] if batch == -1 else [0, 1, 2, 3, 4, 5, 6])
+    assert backend.description["cuda graph"] == "yes"
+    backend.close()
+    assert not api.graphs
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_and_says_why(
+    fakes: Fakes, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, trt, _ = fakes()
+    backend = opened()
+    run = trt.execute_async_v3
+    monkeypatch.setattr(trt, "execute_async_v3", lambda stream: api.begun is None and run(stream))
+    pixels = some_pixels(2)
+    for _ in range(3):
+        found = backend.logits(pixels)
+
+        np.testing.assert_allclose(found, weights.logits(PREPROCESS.normalize(pixels)), atol=1e-5)
+
+    assert (api.launched, api.graphs) == (0, {})
+    assert backend.description["cuda graph"].startswith("no: TensorRT could not run")
+
+
+def test_without_cuda_graphs_nothing_is_recorded(fakes: Fakes) -> None:
+    api, _, _ = fakes()
+    backend = opened(engine=EngineOptions(cuda_graph=False))
+    for _ in range(3):
+        backend.logits(some_pixels(1))
+
+    assert not api.launched
+    assert backend.description["cuda graph"] == "no"
+
+
+def test_the_engine_says_where_it_comes_from(fakes: Fakes, tmp_path: Path) -> None:
+    fakes()
+    built, cached = opened().engine, opened().engine
+    shipped = opened(b"engine, shipped", built=True).engine
+
+    assert (built.outcome, cached.outcome, shipped.outcome) == ("built", "cached", "shipped")
+    assert built.path == cached.path
+    assert built.path.parent == tmp_path / "cache" / "engines"
+    assert built.path.read_bytes() == b"engine of " + GRAPH
+    assert built.build_s is not None
+    assert cached.build_s is shipped.build_s is shipped.path is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": EngineOptions(workspace_mb=64)}, {"engine": EngineOptions(max_batch=2)},
+        {"engine": EngineOptions(opt_batch=8)}, {"calibration": b"a cache"},
+    ],
+)  # fmt: skip
+def test_another_configuration_is_another_engine(fakes: Fakes, changes: dict[str, Any]) -> None:
+    _, _, built = fakes()
+
+    for _ in range(2):
+        opened()
+        opened(**changes)
+
+    assert len(built) == 2
 
 
 def test_a_graph_is_built_once_and_then_cached(fakes: Fakes) -> None:
@@ -215,6 +331,23 @@ def test_a_cached_engine_that_is_not_taken_is_built_again(fakes: Fakes) -> None:
         opened()
 
     assert built == [GRAPH] * 2
+
+
+def test_a_graph_whose_engine_is_never_taken_gives_way_to_nothing(
+    fakes: Fakes, make_bundle: MakeBundle
+) -> None:
+    _, trt, built = fakes()
+    trt.takes = b"nothing"
+    path = make_bundle(
+        Made("model.int8.onnx", "onnx", "int8", b"a Q/DQ graph"),
+        Made("model.implicit-int8.onnx", "onnx-calibrated", "int8", GRAPH, beside=b"TRT-"),
+        target="jetson",
+    )
+    for implicit in (False, True):
+        with pytest.raises(EngineError, match="version mismatch"):
+            load(path, engine=EngineOptions(implicit_int8=implicit))
+
+    assert built == [b"a Q/DQ graph"] * 2 + [GRAPH] * 2
 
 
 def test_a_shipped_engine_of_another_version_gives_way_to_its_graph(
@@ -247,6 +380,55 @@ def test_a_shipped_engine_runs(fakes: Fakes, make_bundle: MakeBundle) -> None:
     assert (predictor.backend, predictor.artefact.format) == ("tensorrt-rtx", "tensorrt-rtx")
     assert predictor.description["device"] == "Orin (compute capability 8.7)"
     assert not built
+
+
+def test_options_that_change_the_engine_leave_the_shipped_one(
+    fakes: Fakes, make_bundle: MakeBundle
+) -> None:
+    _, _, built = fakes()
+    path = make_bundle(
+        Made("model.fp16.onnx", "onnx", "fp16", GRAPH),
+        Made("model.fp16.rtx.engine", "tensorrt-rtx", "fp16", b"engine, shipped"),
+        target="desktop-gpu",
+    )
+
+    assert load(path, engine=EngineOptions(cuda_graph=False)).artefact.format == "tensorrt-rtx"
+    assert load(path, engine=EngineOptions(max_batch=16)).artefact.format == "onnx"
+    assert built == [GRAPH]
+
+
+def test_implicit_int8_takes_the_float_graph_and_its_cache(
+    fakes: Fakes, make_bundle: MakeBundle
+) -> None:
+    _, _, built = fakes()
+    path = make_bundle(
+        Made("model.int8.onnx", "onnx", "int8", b"a Q/DQ graph"),
+        Made("model.implicit-int8.onnx", "onnx-calibrated", "int8", GRAPH, beside=b"TRT-"),
+        target="jetson",
+    )
+
+    explicit = load(path)
+    implicit = load(path, engine=EngineOptions(implicit_int8=True))
+
+    assert (explicit.artefact.path, implicit.artefact.path) == (
+        "model.int8.onnx", "model.implicit-int8.onnx",
+    )  # fmt: skip
+    assert built == [b"a Q/DQ graph", GRAPH]
+    assert implicit.precision == "int8"
+    assert "calibration cache" in implicit.description["quantized"]
+    plain = make_bundle(Made("model.int8.onnx", "onnx", "int8", GRAPH), target="jetson")
+    with pytest.raises(BundleError, match="--implicit-int8"):
+        load(plain, backend="tensorrt", engine=EngineOptions(implicit_int8=True))
+
+
+@pytest.mark.parametrize("backend", ["tensorrt-rtx", "onnxruntime"])
+def test_implicit_int8_is_tensorrts_alone(
+    fakes: Fakes, jetson_bundle: Path, backend: BackendName
+) -> None:
+    fakes()
+
+    with pytest.raises(UsageError, match="no implicit quantization"):
+        load(jetson_bundle, backend=backend, engine=EngineOptions(implicit_int8=True))
 
 
 def test_close_gives_all_memory_back(fakes: Fakes) -> None:

@@ -81,7 +81,7 @@ class FileRun:
     ) -> None:
         self._backend = backend
         self._data = data
-        self._options = Options(precision=precision, engine=engine)
+        self._options = Options(precision=precision, built=engine)
         self._open: dict[Preprocess, Backend] = {}
 
     def __call__(self, pixels: Pixels, preprocess: Preprocess) -> Logits:
