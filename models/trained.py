@@ -34,13 +34,17 @@ class PruningRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         method: As ``edgecls prune`` calls it.
+        importance: Likewise.
         goal: Likewise.
+        steps: Likewise.
         widths: Sizes of the tensors that are smaller; None on an axis that is the architecture's.
         zeros: Whether weights that are zero stay so where the model is trained on.
     """
 
     method: str
+    importance: str
     goal: str
+    steps: int
     widths: dict[str, tuple[int | None, ...]]
     zeros: bool
 

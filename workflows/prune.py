@@ -281,7 +281,9 @@ class _Run:
             parameters=sum(value.numel() for value in module.parameters()),
             pruned=PruningRecord(
                 method=options.method,
+                importance=options.importance,
                 goal=options.until or options.method,
+                steps=options.steps,
                 widths=widths_of(module, self.architecture),
                 zeros=options.method not in CHANNELS or (before is not None and before.zeros),
             ),

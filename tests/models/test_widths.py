@@ -100,7 +100,10 @@ def write(folder: Path, module: torch.nn.Module, widths: dict[str, tuple[int | N
         architecture="lenet5", labels=tuple("0123456789"), preprocess=PRESETS["mnist"],
         parameters=1, config={}, initial_weights_sha256=None,
         train=DataRecord(name="", images=1, sha256=""), val=None, processes=1, tools={},
-        pruned=PruningRecord(method="structured", goal="params=0.5x", widths=widths, zeros=False),
+        pruned=PruningRecord(
+            method="structured", importance="magnitude", goal="params=0.5x", steps=1,
+            widths=widths, zeros=False,
+        ),
     )  # fmt: skip
     folder.mkdir()
     (folder / RECORD).write_bytes(write_record(record))
