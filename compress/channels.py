@@ -78,23 +78,50 @@ def remove(
     replace_tensors(module, smaller)
 
 
-@torch.no_grad()
-def silence(
-    module: nn.Module, groups: Sequence[ChannelGroup], channels: Mapping[str, Sequence[int]],
-    *, shift: float = 0.0,
-) -> None:  # fmt: skip
-    """Make channels zero in evaluation mode; the tensors keep their sizes.
+def loud_parts(module: nn.Module, group: ChannelGroup) -> list[Slice]:
+    """Return what sets how strong a group's channels are: its norms' scales, else its filters."""
+    made = [part for part in group.slices if part.makes]
+    layers = [module.get_submodule(part.layer) for part in made]
+    filters = [p for p, x in zip(made, layers, strict=True) if isinstance(x, nn.Conv2d | nn.Linear)]
+    norms = [
+        part
+        for part, layer in zip(made, layers, strict=True)
+        if hasattr(layer, "running_mean") and getattr(layer, "weight", None) is not None
+    ]
+    return norms if len(norms) == len(filters) else filters
 
-    Filters become zero, and with them the mean that a batch norm expects; its scale stays.
+
+@torch.no_grad()
+def hush(
+    module: nn.Module, groups: Sequence[ChannelGroup], channels: Mapping[str, Sequence[int]],
+    shift: float,
+) -> None:  # fmt: skip
+    """Make channels nearly zero so that they can return: see ``method.Soft``.
 
     Args:
         module: Changed in place.
         groups: As they were found on a module of these widths.
         channels: Which, by the group's name.
-        shift: What biases and norms' shifts become. Above 0 a gradient passes a ReLU, and the
-            filter may grow again.
+        shift: What they answer instead.
     """
-    values = {"weight": 0.0, "bias": shift, "running_mean": 0.0}
+    for group in groups:
+        for part in loud_parts(module, group):
+            places = [place for c in channels.get(group.name, ()) for place in part.places[c]]
+            layer = module.get_submodule(part.layer)
+            for leaf, value in (("weight", 0.0), ("bias", shift)):
+                tensor = getattr(layer, leaf, None)
+                if isinstance(tensor, torch.Tensor) and places:
+                    tensor[places] = value
+
+
+@torch.no_grad()
+def silence(
+    module: nn.Module, groups: Sequence[ChannelGroup], channels: Mapping[str, Sequence[int]]
+) -> None:
+    """Make channels exactly zero in evaluation mode; the tensors keep their sizes.
+
+    Filters, biases and norms' shifts become zero, and with them the mean that a norm expects.
+    """
     for group in groups:
         for part in group.slices:
             places = [place for c in channels.get(group.name, ()) for place in part.places[c]]
@@ -102,6 +129,5 @@ def silence(
                 continue
             makes = isinstance(module.get_submodule(part.layer), nn.Conv2d | nn.Linear)
             for name, tensor, _ in tensors_of(module, part):
-                leaf = name.rpartition(".")[2]
-                if leaf in values and (makes or leaf != "weight"):
-                    tensor[places] = values[leaf]
+                if name.endswith((".bias", ".running_mean")) or (makes and name.endswith("weight")):
+                    tensor[places] = 0.0

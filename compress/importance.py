@@ -11,8 +11,7 @@ from torch import nn
 
 from ..core.errors import ModelError
 from ..core.values import Tensor
-from ..models.widths import is_depthwise
-from .channels import ChannelGroup, Slice
+from .channels import ChannelGroup, Slice, loud_parts
 
 Importance = Literal["magnitude", "taylor", "activation"]
 IMPORTANCES: tuple[Importance, ...] = get_args(Importance)
@@ -95,16 +94,17 @@ def weight_scores(
     return found
 
 
-def filter_norms(module: nn.Module, groups: Sequence[ChannelGroup]) -> Scores:
-    """Return the L2 norm of what makes each channel: 0 exactly where it is silent."""
+def loudness(module: nn.Module, groups: Sequence[ChannelGroup]) -> Scores:
+    """Return how strongly each channel is made: 0 exactly where it is silent.
+
+    The L2 norm of its norms' scales, where each filter has a norm behind it; else of its filters.
+    """
     found: Scores = {}
     for group in groups:
         squares = torch.zeros(group.width, dtype=torch.float64)
-        for part in group.slices:
-            layer = module.get_submodule(part.layer)
-            if part.makes and isinstance(layer, nn.Conv2d | nn.Linear) and not is_depthwise(layer):
-                norms = layer.weight.detach().cpu().double().square().flatten(1).sum(1)
-                squares += _by_channel(norms, part)
+        for part in loud_parts(module, group):
+            weight = module.get_parameter(f"{part.layer}.weight").detach().cpu().double()
+            squares += _by_channel(weight.square().reshape(len(weight), -1).sum(1), part)
         found[group.name] = squares.sqrt()
     return found
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from ..core.errors import ModelError
 from .allotment import partly, weakest
-from .channels import ChannelGroup, remove, silence
+from .channels import ChannelGroup, hush, remove
 from .groups import broken, trace_groups
-from .importance import Batches, Importance, channel_scores, filter_norms, weight_scores
+from .importance import Batches, Importance, channel_scores, loudness, weight_scores
 from .sparsity import (
     Masks,
     apply_masks,
@@ -100,9 +100,11 @@ class Soft:
 
     The filters that are silent in the end are taken out.
 
-    Source: He et al. 2018, Soft Filter Pruning, arXiv:1808.06866. There batch norm keeps its shift,
-    so that a silent filter answers with a constant, which is missing when it is taken out. Here the
-    shift becomes nearly 0: not 0, where a ReLU lets no gradient through and nothing grows again.
+    Source: He et al. 2018, Soft Filter Pruning, arXiv:1808.06866. There the filter becomes zero and
+    its batch norm stays, which divides by the filter's deviation, 0: one step makes it as loud as
+    any other. Here the norm's scale becomes zero, through which it returns little by little;
+    filters without a norm are as in the paper. The shift becomes nearly 0: not 0, where a ReLU
+    lets no gradient through and nothing returns.
     """
 
     size: tuple[int, int, int]
@@ -116,7 +118,9 @@ class Soft:
     def hooks(self, module: nn.Module) -> Hooks:
         """See ``Method``."""
         groups = _groups(module, self.size, self.end)
-        return Hooks(after_epoch=lambda learned: self._silence(learned, groups))
+        return Hooks(
+            after_epoch=lambda learned: self._silence(learned, groups),
+        )
 
     def finish(self, module: nn.Module) -> None:
         """See ``Method``."""
@@ -126,15 +130,13 @@ class Soft:
             groups,
             {
                 name: torch.nonzero(norm == 0).flatten().tolist()
-                for name, norm in filter_norms(module, groups).items()
+                for name, norm in loudness(module, groups).items()
             },
             self.size,
         )
 
     def _silence(self, module: nn.Module, groups: Sequence[ChannelGroup]) -> None:
-        silence(
-            module, groups, weakest(groups, filter_norms(module, groups), self.end), shift=_SHIFT
-        )
+        hush(module, groups, weakest(groups, loudness(module, groups), self.end), _SHIFT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

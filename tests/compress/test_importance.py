@@ -12,7 +12,7 @@ from torch import nn
 from edgecls.compress.groups import find_groups
 from edgecls.compress.importance import (
     channel_scores,
-    filter_norms,
+    loudness,
     weight_scores,
 )
 from edgecls.core.errors import ModelError
@@ -109,16 +109,21 @@ def test_importance_of_weights() -> None:
     torch.testing.assert_close(taylor["head.weight"], total.detach())
 
 
-def test_norms_of_filters_leave_out_what_passes_channels_on() -> None:
-    module = seeded(Residual)
-    assert isinstance(module, Residual)
-    side = next(g for g in find_groups(module, SIZE).groups if g.name == "side.0")
+def test_channels_are_as_loud_as_their_norms_or_their_filters() -> None:
+    """The gate of the squeeze-and-excitation has no norm: there the filters count."""
+    plain, residual = seeded(Plain), seeded(Residual)
+    assert isinstance(plain, Plain)
+    assert isinstance(residual, Residual)
+    groups = {group.name: group for group in find_groups(residual, SIZE).groups}
+    one = next(group for group in find_groups(plain, SIZE).groups if group.name == "one.0")
 
-    norm = filter_norms(module, [side])["side.0"]
+    normed = loudness(plain, [one])["one.0"]
+    filters = loudness(residual, [groups["side.0"]])["side.0"]
 
-    made = module.side[0].weight.detach().double().square().flatten(1).sum(1)
-    gated = module.excite.weight.detach().double()[:4].square().flatten(1).sum(1)
-    torch.testing.assert_close(norm, (made + gated).sqrt())
+    torch.testing.assert_close(normed, plain.one[1].weight.detach().double().abs())
+    parts = (residual.side[0].weight, residual.excite.weight[:4], residual.depthwise[0].weight[:4])
+    squares = sum(part.detach().double().square().flatten(1).sum(1) for part in parts)
+    torch.testing.assert_close(filters, squares**0.5)
 
 
 def test_nan_is_refused() -> None:

@@ -103,33 +103,39 @@ def test_structured_reaches_the_widths_in_steps() -> None:
     assert module(images()).shape == (4, 3)
 
 
-def test_silent_filters_grow_again_and_go_without_a_change() -> None:
+@pytest.mark.parametrize("name", ["one.0", "hidden"])
+def test_silent_filters_grow_again_and_go_without_a_change(name: str) -> None:
     """He et al. 2018: what was zero learns on; only what is zero in the end goes."""
     module = seeded(Plain)
-    assert isinstance(module, Plain)
-    method = Soft(size=SIZE, end={"one.0": 4, "two.0": 6, "hidden": 10})
+    widths = {"one.0": 8, "two.0": 6, "hidden": 10}
+    method = Soft(size=SIZE, end=widths | {name: 4})
+    scale = module.get_parameter({"one.0": "one.1.weight"}.get(name, f"{name}.weight"))
+
+    def silent() -> set[int]:
+        zero = scale.detach().reshape(len(scale), -1).eq(0).all(1)
+        return set(torch.nonzero(zero).flatten().tolist())
+
     method.cut(module, 1.0, tuple)
-    weight = module.one[0].weight
-    first = set(torch.nonzero(weight.detach().flatten(1).eq(0).all(1)).flatten().tolist())
+    first = silent()
     hooks = method.hooks(module)
     module.train()
-    loss = nn.functional.cross_entropy(module(images()), torch.tensor([0, 1, 2, 1]))
-    loss.backward()
-    assert weight.grad is not None
-    reached = {c for c in first if weight.grad[c].abs().sum() > 0}
+    nn.functional.cross_entropy(module(images()), torch.tensor([0, 1, 2, 1])).backward()
+    assert scale.grad is not None
+    reached = {channel for channel in first if scale.grad[channel].abs().sum() > 0}
     with torch.no_grad():
-        weight[sorted(first)[0]] = 10.0
-
+        scale[min(first)] = 10.0
     assert hooks.after_epoch is not None
     hooks.after_epoch(module)
     module.eval()
-    second = set(torch.nonzero(weight.detach().flatten(1).eq(0).all(1)).flatten().tolist())
+    second = silent()
     expected = copy.deepcopy(module)
-    silence(expected, trace_groups(module, SIZE).groups, {"one.0": sorted(second)})
+    silence(expected, trace_groups(module, SIZE).groups, {name: sorted(second)})
+    before = module(images())
     method.finish(module)
 
-    assert len(first) == len(second) == 4
+    assert len(first) == len(second) == widths[name] - 4
     assert reached == first, "a gradient reaches every silent filter"
-    assert first - second == {sorted(first)[0]}
+    assert first - second == {min(first)}
     torch.testing.assert_close(module(images()), expected(images()))
-    assert module.one[0].out_channels == 4
+    torch.testing.assert_close(module(images()), before, atol=0.02, rtol=0.02)
+    assert len(module.get_parameter(f"{name}.weight")) == 4
