@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "calibrate merge": "Add up tables of parts, or write one as a TensorRT cache.",
     "build": "Build a bundle's TensorRT engine ahead of its first load.",
     "predict": "Classify images with a bundle.",
+    "serve": "Answer HTTP requests with a bundle, with a page to try it.",
     "drift": "Say what a conversion cost, and judge it.",
     "inspect": "Say what is in a bundle.",
     "verify": "Check a bundle: hashes, schema, golden samples.",

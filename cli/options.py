@@ -34,6 +34,7 @@ class _Finite(click.FloatRange):
 
 
 PERCENTILE: Final = _Finite(50, 100)
+PERCENT: Final = _Finite(0, 100)
 
 F = TypeVar("F", bound=Callable[..., Any])
 

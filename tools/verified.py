@@ -49,6 +49,8 @@ NEVER: Final = (
     ("a device over SSH that is not this machine", "a real sshd and virtual Pis, on loopback"),
     ("bench: what vcgencmd, jetson-stats, NVML and RAPL tell of a board",
      "their readers are tested on files in those layouts"),
+    ("the placement that TensorRT's engine inspector tells",
+     "NVIDIA's documented JSON is read, the calls are held against every version's bindings"),
     ("training on a GPU: mixed precision, nccl", "on CPUs alone, two processes with gloo"),
     ("the CI templates of examples/ci on GitHub and GitLab", "their commands are parsed by a test"),
 )  # fmt: skip

@@ -68,6 +68,11 @@ def test_stages_of_two_preprocessings() -> None:
         ("channel order", "RGB", "BGR"),
         ("resize and crop", "shorter side to 256, centre crop 224x224", "squashed to 200x224"),
     ]
+    (drafted,), _ = differences(one, msgspec.structs.replace(one, draft=2))
+    assert (drafted.stage, drafted.found) == (
+        "interpolation",
+        "bicubic with antialiasing, JPEG reduced to no less than 2 times the size",
+    )
     assert same == ("interpolation", "normalisation")
     with pytest.raises(DataError, match="gray"):
         differences(one, PRESETS["mnist"])
