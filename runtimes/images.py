@@ -97,12 +97,14 @@ def decode_image(
     *,
     name: str | None = None,
     watch: Watch | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Decoded:
     """Decode an image, turn it upright where ``preprocess.exif`` says so, and convert its mode.
 
     Transparency is dropped, 16-bit grey keeps its high byte, of an animation the first frame is
     taken. Errors call it ``name``, or what ``name_of`` says. ``watch`` is shown what decoding and
-    turning gave; an array is neither decoded nor turned.
+    turning gave; an array is neither decoded nor turned. A file whose header announces more than
+    ``max_pixels`` is not decoded.
 
     Raises:
         ImageError: Not a regular file, not an image of a known format, damaged, or too large.
@@ -117,13 +119,13 @@ def decode_image(
     if isinstance(source, np.ndarray):
         return _whole(_convert(name, _from_array(name, source), mode))
     if isinstance(source, Image.Image):
-        _check_size(name, source)
+        _check_size(name, source, max_pixels)
         return _whole(_finish(name, source, mode, preprocess.exif, watch))
     if isinstance(source, (bytes, bytearray)):
         data = bytes(source)
     else:
         data = read_regular_file(os.fspath(source))
-    with open_image(name, data) as image:
+    with open_image(name, data, max_pixels) as image:
         reduced = _reduce(image, preprocess) if preprocess.draft and preprocess.resize else None
         found = _finish(name, image, mode, preprocess.exif, watch)
     return _whole(found) if reduced is None else Decoded(found, *reduced)
@@ -162,7 +164,7 @@ def _check_regular(path: str, found: os.stat_result) -> None:
         )
 
 
-def open_image(name: str, data: bytes) -> Image.Image:
+def open_image(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a file's header and check the size that it announces; the pixels are read later.
 
     Raises:
@@ -178,15 +180,15 @@ def open_image(name: str, data: bytes) -> Image.Image:
     except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
         raise ImageError(name, f"damaged or not an image: {_short(error)}") from error
     assert isinstance(opened, Image.Image)
-    _check_size(name, opened)
+    _check_size(name, opened, max_pixels)
     return opened
 
 
-def _check_size(name: str, image: Image.Image) -> None:
+def _check_size(name: str, image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise ImageError(
-            name, f"{width}x{height} px, the most that is decoded is {MAX_PIXELS} px in all"
+            name, f"{width}x{height} px, the most that is decoded is {max_pixels} px in all"
         )
 
 

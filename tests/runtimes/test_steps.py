@@ -78,8 +78,8 @@ def patch_decoder(monkeypatch: pytest.MonkeyPatch, change: Callable[[Array], Arr
     """Let the decoder give changed codes; what the file says of its orientation stays."""
     real = images.open_image
 
-    def opened(name: str, data: bytes) -> Image.Image:
-        image = real(name, data)
+    def opened(name: str, data: bytes, max_pixels: int = images.MAX_PIXELS) -> Image.Image:
+        image = real(name, data, max_pixels)
         exif = image.getexif()
         found = Image.fromarray(change(np.asarray(image.convert("RGB"))))
         monkeypatch.setattr(found, "getexif", lambda: exif, raising=False)
@@ -210,7 +210,7 @@ def test_the_first_of_two_faults_is_named(
 
 
 def test_an_unreadable_image_is_the_decoders(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str, data: bytes) -> Image.Image:
+    def broken(name: str, data: bytes, max_pixels: int) -> Image.Image:
         raise ImageError(name, "damaged: decoder libjpeg not available")
 
     monkeypatch.setattr(images, "open_image", broken)
