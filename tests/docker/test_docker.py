@@ -218,6 +218,12 @@ def test_the_python_layer_in_a_clean_root(wheel: Path, pi_bundle: Path, tmp_path
         port = url.rpartition(":")[2]
         healthy = [python, *(part.replace("8000", port) for part in check)]
         assert subprocess.run(healthy, env=clean, check=False).returncode == 0
+        # This bundle has no fingerprint: nothing else is missing.
+        asked = subprocess.run(
+            [program[0], "drift", "--field", url, "--bundle", pi_bundle],
+            env=clean, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (asked.returncode, "has no fingerprint" in asked.stderr) == (4, True), asked.stderr
     finally:
         process.terminate()
         code = process.wait(60)
