@@ -138,8 +138,7 @@ class Counts:
 
     def bundles(self) -> list[str | None]:
         """Return each process's bundle; None where it has none yet."""
-        found = (self._read("bundle", row) for row in range(self.workers))
-        return [struct.pack(f"={_HASH}q", *words).hex() if any(words) else None for words in found]
+        return self._hashes("bundle")
 
     def total(
         self, name: str, *, length: int | None = None, bundle: str | None = None
@@ -149,18 +148,22 @@ class Counts:
         Args:
             name: The field's.
             length: How many of its counters.
-            bundle: Only of processes that run it.
+            bundle: Only of rows whose sketch is of it, also where the process was ended since.
         """
         rows = [
             self._read(name, row, length)
-            for row, runs in enumerate(self.bundles())
-            if bundle is None or runs == bundle
+            for row, seen in enumerate(self._hashes("sketched"))
+            if bundle is None or seen == bundle
         ]
         return (
             [sum(column) for column in zip(*rows, strict=True)]
             if rows
             else ([0] * (length or _FIELDS[name]))
         )
+
+    def _hashes(self, name: str) -> list[str | None]:
+        found = (self._read(name, row) for row in range(self.workers))
+        return [struct.pack(f"={_HASH}q", *words).hex() if any(words) else None for words in found]
 
     def _start(self, name: str) -> int:
         return self._row * _LENGTH + _STARTS[name]

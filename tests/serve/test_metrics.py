@@ -162,6 +162,7 @@ def test_a_process_that_takes_anothers_place_goes_on_counting() -> None:
     assert sum(counts.total("requests")) == 1
     assert counts.total("in_flight") == [0]
     assert counts.bundles() == ["cd" * 32, None]
+    assert counts.total("field_classes", length=7, bundle="cd" * 32)[6] == 1
     counts.run_bundle("cd" * 32, 7)
     assert counts.bundles() == ["cd" * 32] * 2
     assert counts.total("field_classes", length=7) == [0, 0, 0, 0, 0, 0, 1]
