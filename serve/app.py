@@ -71,7 +71,7 @@ def _add_paths(app: FastAPI, service: Service) -> None:
         "/v1/predict",
         openapi_extra={"requestBody": PREDICT_BODY},
         responses=answers(
-            "Predictions", 400, 401, 408, 413, 415, 422, 503, example=PREDICTIONS_EXAMPLE
+            "Predictions", 400, 401, 403, 408, 413, 415, 422, 503, example=PREDICTIONS_EXAMPLE
         ),
     )
     async def predict(request: Request, topk: Annotated[int, Query(ge=1)] = 5) -> Response:

@@ -83,7 +83,7 @@ def inference_protocol(service: Service) -> APIRouter:
         check(name, version)
         return _json(_metadata(service))
 
-    infer_answers = answers("InferResponse", 400, 401, 404, 408, 413, 503, protocol=True)
+    infer_answers = answers("InferResponse", 400, 401, 403, 404, 408, 413, 503, protocol=True)
     body = {"requestBody": {"required": True, "content": ref("InferRequest")}}
 
     @router.post(version + "/infer", responses=infer_answers, openapi_extra=body)
