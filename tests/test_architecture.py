@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 DEVICE_ROOMS = {"core", "targets", "bundle", "runtimes", "devices", "serve"}
 ALL = {
     "core", "targets", "bundle", "runtimes", "devices", "serve", "models", "data", "export",
-    "calibration", "training", "drift", "reports", "workflows", "cli",
+    "calibration", "training", "compress", "drift", "reports", "workflows", "cli",
 }  # fmt: skip
 MAY_IMPORT = {
     "core": set(),
@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "export": {"core", "targets"},
     "calibration": {"core", "targets"},
     "training": {"core", "models", "data"},
+    "compress": {"core", "models", "data", "training", "calibration"},
     "drift": {"core", "data"},
     "reports": {"core", "data", "drift"},
     "workflows": ALL - {"cli"},
