@@ -86,6 +86,22 @@ _BUDGETS: Final = (
     "--true-drop", type=float, default=0.0, show_default=True, metavar="POINTS",
     help="For --plan: what the conversion really costs.",
 )  # fmt: skip
+@click.option(
+    "--field", metavar="URL|FILE",
+    help="Compare the images that a server saw with the calibration's; run nothing.",
+)  # fmt: skip
+@click.option(
+    "--bundle", "served", type=click.Path(exists=True, path_type=Path),
+    help="For --field: the bundle that the server runs.",
+)  # fmt: skip
+@click.option(
+    "--max-shift", type=float, default=20.0, show_default=True, metavar="POINTS",
+    help="For --field: budget of every statistic.",
+)  # fmt: skip
+@click.option(
+    "--timeout-s", type=click.FloatRange(0.1, 600), default=10.0, show_default=True,
+    help="For --field: for the server's answer.",
+)  # fmt: skip
 @click.option("--weights", type=_FILE, help="Of the model among the sources.")
 @click.option("--num-classes", type=click.IntRange(2), help="Of the model among the sources.")
 @click.option("--preprocess", metavar="NAME|FILE", help="Of that model. Default: BUNDLE's.")
@@ -121,6 +137,10 @@ def command(
     plan: bool,
     discordance: float,
     true_drop: float,
+    field: str | None,
+    served: Path | None,
+    max_shift: float,
+    timeout_s: float,
     on: tuple[str, ...],
     **options: Any,
 ) -> int:
@@ -129,6 +149,9 @@ def command(
     Several sources without --reference: how often each pair gives the same answer. A file that
     predict --save-logits wrote can stand wherever a bundle can.
 
+    With --field, what a server counted is compared with the fingerprint of the calibration in the
+    bundle that it runs; $EDGECLS_API_KEY is the server's key.
+
     With --on, BUNDLE answers on each DEVICE: one is judged against the reference, several without
     a reference are compared with each other, several with one are judged each; of their exit codes
     the first of 70, 3, 2, 4, 1, 5 counts.
@@ -136,11 +159,18 @@ def command(
     Exit code 0: the gate passed; 1: it failed; 5: undecided, and how many images would do; 4: it
     passed, but some images cannot be read.
     """
-    from . import drift_output
+    from . import drift_field, drift_output
 
-    mode = _mode(bundle, on, reference or baseline, save_baseline, explain=explain, plan=plan)
+    mode: Mode = "field"
+    if field is None:
+        mode = _mode(bundle, on, reference or baseline, save_baseline, explain=explain, plan=plan)
     check_options(click.get_current_context(), mode)
     check_files(click.get_current_context().params, mode)
+    if field is not None:
+        return drift_field.judge(
+            bundle, served, field, max_shift=max_shift, confidence=options["confidence"],
+            looks=options["looks"], timeout_s=timeout_s, as_json=as_json,
+        )  # fmt: skip
     with workstation():
         import scipy  # noqa: F401 - what imports it does so late: an export extra or none
 

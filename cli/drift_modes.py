@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import click
 from click.core import ParameterSource
 
-Mode = Literal["plan", "explain", "matrix", "judge", "save"]
+Mode = Literal["plan", "explain", "matrix", "judge", "save", "field"]
 
 _BUDGETS: Final = {"max_drop", "max_top5_drop", "min_agreement", "max_class_drop"}
 _RISK: Final = {"confidence", "looks"}
@@ -32,6 +32,7 @@ READS: Final[dict[Mode, frozenset[str]]] = {
         }
     ),
     "save": frozenset({"save_baseline", *_ANSWERS, *_SCALE}),
+    "field": frozenset({"bundle", "field", "served", "max_shift", "timeout_s", *_RISK}),
 }  # fmt: skip
 """By mode; ``--json`` and ``-c`` are read in all."""
 
@@ -46,6 +47,7 @@ _CALLED: Final[dict[Mode, str]] = {
     "matrix": "several sources, which are compared with each other",
     "judge": "one BUNDLE against --reference or --baseline",
     "save": "--save-baseline alone",
+    "field": "--field",
 }
 
 

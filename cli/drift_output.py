@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..drift.report import DriftReport, Skipped
 
 _FLIPS_SHOWN: Final = 10
-_COLOURS: Final = {"passed": "green", "failed": "red", "undecided": "yellow"}
+COLOURS: Final = {"passed": "green", "failed": "red", "undecided": "yellow"}
 
 
 def print_report(report: DriftReport) -> None:
@@ -81,7 +81,7 @@ def print_report(report: DriftReport) -> None:
         checks.add_column(heading, justify="right" if place in {1, 2, 3} else "left", no_wrap=True)
     for check in report.verdict.checks:
         *cells, outcome = check_row(check, report.labels)
-        checks.add_row(*map(_text, cells), f"[{_COLOURS[outcome]}]{outcome}[/]")
+        checks.add_row(*map(_text, cells), f"[{COLOURS[outcome]}]{outcome}[/]")
     out.print(checks)
     for check in report.verdict.checks:
         for note in check_notes(check, metrics.images, report.labels):
@@ -89,7 +89,7 @@ def print_report(report: DriftReport) -> None:
     outcome = report.verdict.outcome
     if outcome == "undecided":
         out.print(f"(numbers of images {assumption()})")
-    out.print(f"[bold {_COLOURS[outcome]}]{outcome}[/] ({confidence(report.verdict)})")
+    out.print(f"[bold {COLOURS[outcome]}]{outcome}[/] ({confidence(report.verdict)})")
     if outcome != "undecided":
         out.print(sentence(report.verdict), markup=False)
 

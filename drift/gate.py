@@ -100,16 +100,16 @@ def judge(metrics: Metrics, budgets: Budgets) -> Verdict:
     if graded is not None:
         checks = [*_graded_checks(graded, budgets, alpha, shared), *checks]
     return Verdict(
-        outcome=combined(checks),
+        outcome=combined([check.outcome for check in checks]),
         confidence=budgets.confidence,
         looks=budgets.looks,
         checks=tuple(checks),
     )
 
 
-def combined(checks: Sequence[Check]) -> Outcome:
+def combined(checks: Sequence[Outcome]) -> Outcome:
     """Return failed where a check failed, passed where all passed, else undecided."""
-    outcomes = {check.outcome for check in checks}
+    outcomes = set(checks)
     if "failed" in outcomes:
         return "failed"
     return "passed" if outcomes == {"passed"} else "undecided"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from ..data import inspection
-from ..drift import certificate, evaluation, explanation, matrix, report
+from ..drift import certificate, evaluation, explanation, field, matrix, report
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 # Struct and field of what is left out of the files.
@@ -25,6 +25,9 @@ def schemas() -> dict[str, bytes]:
         ),
         "drift-explanation.schema.json": schema_of(
             explanation.Explanation, "edgecls drift --explain", explanation.SCHEMA_VERSION
+        ),
+        "drift-field.schema.json": schema_of(
+            field.FieldReport, "edgecls drift --field", field.SCHEMA_VERSION
         ),
         "drift-report.schema.json": schema_of(
             report.Document, "edgecls drift report", report.SCHEMA_VERSION
@@ -55,9 +58,9 @@ def schema_of(
     found: dict[str, Any] = msgspec.json.schema(struct)
     definitions = found["$defs"]
     inherited = "\n".join(inspect.cleandoc(base.__doc__ or "") for base in struct.__mro__[1:-2])
-    for name, field in _LEFT_OUT:
+    for name, left_out in _LEFT_OUT:
         if name in definitions:
-            del definitions[name]["properties"][field]
+            del definitions[name]["properties"][left_out]
     for definition in definitions.values():
         _describe(definition, inherited if definition["title"] == struct.__name__ else "")
         if "properties" in definition:

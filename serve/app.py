@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from ..core.errors import EdgeclsError, ImageError
 from ..core.version import VERSION
-from .bodies import read_body, uploads_of
+from .bodies import is_image, read_body, uploads_of
 from .card import model_card
 from .errors import RequestError, as_request_error, internal
 from .field import field_sketch
@@ -83,7 +83,10 @@ def _add_paths(app: FastAPI, service: Service) -> None:
         with service.admitted():
             body = await read_body(request, service.settings)
             kind = request.headers.get("content-type", "")
-            uploads = await service.parse(uploads_of, kind, body, service.settings)
+            if is_image(kind):  # nothing to parse: a thread would only cost time
+                uploads = uploads_of(kind, body, service.settings)
+            else:
+                uploads = await service.parse(uploads_of, kind, body, service.settings)
         found = await service.predict(uploads, topk)
         lines = [
             {"image": upload.name, "error": each.reason}

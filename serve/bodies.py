@@ -74,6 +74,11 @@ async def read_body(request: Request, settings: Settings) -> bytes:
         ) from error
 
 
+def is_image(content_type: str) -> bool:
+    """Whether the body is one image, as it is."""
+    return _without_parameters(content_type) in RAW_TYPES
+
+
 def uploads_of(content_type: str, body: bytes, settings: Settings) -> list[Upload]:
     """Return the images in a body.
 
@@ -85,8 +90,7 @@ def uploads_of(content_type: str, body: bytes, settings: Settings) -> list[Uploa
     Raises:
         RequestError: Another type (415), not what its type says (400), or too many images (413).
     """
-    # A name of ours, so that a type with a parameter (charset, boundary) is known too.
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = _without_parameters(content_type)
     if kind == "multipart/form-data":
         found = _from_multipart(content_type, body, settings.max_images)
     elif kind == "application/json":
@@ -106,6 +110,11 @@ def uploads_of(content_type: str, body: bytes, settings: Settings) -> list[Uploa
             f"{len(found)} images, the most in a request is {settings.max_images}",
         )  # fmt: skip
     return found
+
+
+def _without_parameters(content_type: str) -> str:
+    """Return a type without its charset or boundary."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _from_json(body: bytes) -> list[Upload]:

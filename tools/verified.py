@@ -54,6 +54,11 @@ NEVER: Final = (
     ("`desktop-cpu` on an x86 CPU without VNNI, or on arm64",
      "QEMU's Haswell, whose products saturate as a real one's; arm64 not at all"),
     ("training on a GPU: mixed precision, nccl", "on CPUs alone, two processes with gloo"),
+    (
+        "the images of docker/, built and run",
+        "hadolint passes the files, their Python layer is installed in a clean root and serves",
+    ),
+    ("the Android app of examples/android", "MediaPipe's Python package runs the same file"),
     ("the CI templates of examples/ci on GitHub and GitLab", "their commands are parsed by a test"),
 )  # fmt: skip
 
