@@ -14,8 +14,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
 TABLES: Final = (
-    "data", "train", "tune", "evaluate", "export", "calibrate", "predict", "drift", "verify",
-    "bench", "build", "doctor", "demo", "preprocess", "devices",
+    "data", "train", "tune", "evaluate", "export", "calibrate", "sensitivity", "predict", "drift",
+    "verify", "bench", "build", "doctor", "demo", "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.

@@ -90,8 +90,11 @@ def _macs(node: ir.Node) -> int:
         return _count(node.outputs[0]) * math.prod(second[1:])
     if node.op_type == "ConvTranspose":  # weights (I, O / groups, kernel), one for each input
         return _count(node.inputs[0]) * math.prod(second[1:])
-    transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", 0)
-    return _count(node.outputs[0]) * (first[0] if transposed else first[-1] if first else 1)
+    summed = first[-1] if first else 1
+    if node.op_type == "Gemm":
+        across: int = node.attributes.get_int("transA", 0)
+        summed = first[0] if across else summed
+    return _count(node.outputs[0]) * summed
 
 
 def _count(value: ir.Value | None) -> int:
