@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
-import onnx
 
 from ...calibration.collect import data_hash, model_hash
 from ...core.errors import DataError
 from ...core.files import sha256_bytes, write_atomic
-from ...core.ranges import RangeTable
 from ...core.version import VERSION
 from .judging import Judging
+from .source import Source
 
 FORMAT: Final = "edgecls-precision-results"
 SCHEMA_VERSION: Final = 1
@@ -87,11 +86,16 @@ class Results:
         return {name: msgspec.Raw(bytes(raw)) for name, raw in found.results.items()}
 
 
-def identity(model: onnx.ModelProto, table: RangeTable, judging: Judging) -> dict[str, str]:
+def identity(source: Source, judging: Judging) -> dict[str, str]:
     """Return hashes of all that a result depends on, by what it is."""
+    mended = [[layer, sorted(found)] for layer, found in sorted(source.mended.items())]
+    arrays = b"".join(
+        source.mended[str(layer)][name].tobytes() for layer, names in mended for name in names
+    )
     return {
-        "the model": model_hash(model),
-        "the calibration": table.sha256(),
+        "the model": model_hash(source.model),
+        "the repairs": sha256_bytes(msgspec.json.encode(mended) + arrays),
+        "the calibration": source.table.sha256(),
         "the images": data_hash(judging.hashes),
         "the ground truth": sha256_bytes(judging.truth.tobytes() + bytes([judging.graded])),
         "edgecls": VERSION,

@@ -9,19 +9,17 @@ from pathlib import Path
 import msgspec
 import onnx
 
-from ...calibration.placement import layers_of, place_qdq
 from ...core.progress import Progress
-from ...core.ranges import RangeTable
 from ...core.values import CALIBRATED, Precision, QuantScheme
 from ...data.images import list_images, select_images
 from ...data.labels import read_labels
 from ...data.truth import match_truth
 from ...drift.candidates import values_of
-from ...export.passes import for_one_image
 from ..calibrate import CalibrateOptions, calibrate, calibration_images, float_model
 from ..calibration_compare import schemes_of
 from .judging import Judging, read_judging
 from .resume import Results, identity
+from .source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +147,10 @@ def sensitivity(options: SensitivityOptions, progress: Progress) -> Sensitivity:
         option="--data", progress=progress,
     )  # fmt: skip
     ranges = table.ranges(CALIBRATED[options.precision])
-    results = Results(options.resume, identity(model.graph, ranges, judging))
+    source = Source(model=model.graph, table=ranges)
+    results = Results(options.resume, identity(source, judging))
     schemes = [
-        measure_scheme(model.graph, ranges, scheme, judging, results, progress, targets)
+        measure_scheme(source, scheme, judging, results, progress, targets)
         for scheme, targets in by_scheme.items()
     ]
     return Sensitivity(
@@ -166,8 +165,7 @@ def sensitivity(options: SensitivityOptions, progress: Progress) -> Sensitivity:
 
 
 def measure_scheme(
-    model: onnx.ModelProto,
-    table: RangeTable,
+    source: Source,
     scheme: QuantScheme,
     judging: Judging,
     results: Results,
@@ -177,28 +175,25 @@ def measure_scheme(
     """Return what each layer costs alone under a scheme, and all of them together.
 
     Args:
-        model: The float graph.
-        table: Its ranges.
-        scheme: How it is quantized.
+        source: What is quantized.
+        scheme: How.
         judging: The images.
         results: Takes each result as it is there, and gives those that it has.
         progress: Shows how many are done.
         targets: Which have the scheme.
     """
-    graph = for_one_image(model) if scheme.placement == "full" else model
-    layers = layers_of(graph)
+    layers = source.layers()
     names = [layer.name for layer in layers]
     prefix = msgspec.json.encode(scheme).decode()
 
     def measured(key: str, float_nodes: Collection[str]) -> Cost:
         found = results.get(f"{prefix}/{key}", Cost)
         if found is None:
-            quantized = place_qdq(graph, table, scheme, float_nodes)
-            found = cost_of(judging, quantized.model)
+            found = cost_of(judging, source.quantize(scheme, float_nodes).model)
             results.put(f"{prefix}/{key}", found)
         return found
 
-    skipped = set(place_qdq(graph, table, scheme).left_float)
+    skipped = set(source.quantize(scheme).left_float)
     rows = []
     for layer in progress.track(layers, "quantizing one layer at a time", len(layers)):
         if layer.name in skipped:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgecls.calibration.collect import collect_ranges
 from edgecls.core.preprocess import PRESETS
 from edgecls.core.ranges import RangeTable
+from edgecls.workflows.graph import run_onnx
 from edgecls.workflows.precision.judging import Judging
 
 LAYERS = ("c1", "c2", "c3", "logits")
@@ -43,7 +44,11 @@ def chain(*, planted: bool) -> onnx.ModelProto:
     if planted:
         arrays["w2"][0] *= 1000
         arrays["w3"][:, 0] = 0
-    return build(CHAIN, axes=np.array([2, 3], np.int64), **arrays)
+    axes = np.array([2, 3], np.int64)
+    # Centred, so that no class is every image's answer.
+    tensors = PRESETS["cifar10"].normalize(pixels(100, 3))
+    arrays["b4"] -= run_onnx(build(CHAIN, axes=axes, **arrays), tensors).mean(0)
+    return build(CHAIN, axes=axes, **arrays)
 
 
 def build(text: str, **constants: NDArray[np.generic]) -> onnx.ModelProto:
@@ -57,9 +62,11 @@ def build(text: str, **constants: NDArray[np.generic]) -> onnx.ModelProto:
 
 
 def pixels(count: int, seed: int, size: int = 8) -> NDArray[np.uint8]:
-    """Return seeded images, shape (count, size, size, 3)."""
+    """Return seeded images of a colour each with noise on it, shape (count, size, size, 3)."""
     generator = np.random.default_rng(seed)
-    return generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    colours = generator.integers(0, 200, (count, 1, 1, 3))
+    noise = generator.integers(0, 56, (count, size, size, 3))
+    return (colours + noise).astype(np.uint8)
 
 
 def table_of(model: onnx.ModelProto, count: int = 20) -> RangeTable:
@@ -71,8 +78,6 @@ def table_of(model: onnx.ModelProto, count: int = 20) -> RangeTable:
 
 def judging_of(model: onnx.ModelProto, count: int = 60) -> Judging:
     """Return images that judge; the float graph's answers are the right ones."""
-    from edgecls.workflows.graph import run_onnx
-
     found = pixels(count, 2)
     expected = run_onnx(model, PRESETS["cifar10"].normalize(found))
     return Judging(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 from edgecls.calibration.placement import place_qdq
@@ -17,11 +18,17 @@ from edgecls.targets import TARGETS
 from edgecls.workflows.graph import run_onnx
 from edgecls.workflows.precision.resume import Results, identity
 from edgecls.workflows.precision.sensitivity import Cost, measure_scheme
+from edgecls.workflows.precision.source import Source
 
 from .nets import LAYERS, PLANTED, chain, judging_of, table_of
 
 if TYPE_CHECKING:
     from ...conftest import Command, Digits
+
+
+def source(model: onnx.ModelProto) -> Source:
+    return Source(model=model, table=table_of(model))
+
 
 FULL = TARGETS["raspberry-pi"].scheme
 FUSED = TARGETS["jetson"].scheme
@@ -37,7 +44,11 @@ FUSED = TARGETS["jetson"].scheme
 def test_a_planted_bad_layer_comes_first(scheme: QuantScheme, blamed: set[str]) -> None:
     model = chain(planted=True)
     found = measure_scheme(
-        model, table_of(model), scheme, judging_of(model), Results(None, {}), Quiet()
+        source(model),
+        scheme,
+        judging_of(model),
+        Results(None, {}),
+        Quiet(),
     )
 
     assert {layer.name for layer in found.layers[: len(blamed)]} == blamed
@@ -49,7 +60,11 @@ def test_a_planted_bad_layer_comes_first(scheme: QuantScheme, blamed: set[str]) 
 def test_without_a_fault_it_does_not() -> None:
     model = chain(planted=False)
     found = measure_scheme(
-        model, table_of(model), FULL, judging_of(model), Results(None, {}), Quiet()
+        source(model),
+        FULL,
+        judging_of(model),
+        Results(None, {}),
+        Quiet(),
     )
 
     noise = [layer.cost.sqnr_db or 0.0 for layer in found.layers]
@@ -61,7 +76,7 @@ def test_without_a_fault_it_does_not() -> None:
 def test_the_numbers_are_those_of_the_graph_run_by_hand() -> None:
     model = chain(planted=True)
     judging, table = judging_of(model), table_of(model)
-    found = measure_scheme(model, table, FUSED, judging, Results(None, {}), Quiet())
+    found = measure_scheme(source(model), FUSED, judging, Results(None, {}), Quiet())
 
     row = next(layer for layer in found.layers if layer.name == "c3")
     graph = place_qdq(model, table, FUSED, ["c1", "c2", "logits"]).model
@@ -77,8 +92,8 @@ def test_the_numbers_are_those_of_the_graph_run_by_hand() -> None:
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """What is kept is taken, not measured again: a row that was changed in the file stays so."""
     model = chain(planted=True)
-    judging, table = judging_of(model), table_of(model)
-    file, key = tmp_path / "results.json", identity(model, table, judging)
+    judging = judging_of(model)
+    file, key = tmp_path / "results.json", identity(source(model), judging)
 
     class Stop(Quiet):
         def track(self, items, description, total=None):  # type: ignore[no-untyped-def]
@@ -86,16 +101,16 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_scheme(model, table, FULL, judging, Results(file, key), Stop())
+        measure_scheme(source(model), FULL, judging, Results(file, key), Stop())
     kept = json.loads(file.read_text())["results"]
     assert [name.rpartition("/")[2] for name in kept] == ["c1", "c2"]
     first = next(iter(kept))
     again = Results(file, key)
     again.put(first, Cost(sqnr_db=-7.0, kl=1.0, agreement=2.0, top1=3.0))
-    found = measure_scheme(model, table, FULL, judging, Results(file, key), Quiet())
+    found = measure_scheme(source(model), FULL, judging, Results(file, key), Quiet())
 
     assert found.layers[0].cost == Cost(sqnr_db=-7.0, kl=1.0, agreement=2.0, top1=3.0)
-    fresh = measure_scheme(model, table, FULL, judging, Results(None, {}), Quiet())
+    fresh = measure_scheme(source(model), FULL, judging, Results(None, {}), Quiet())
     assert {row.name: row for row in found.layers if row.name != "c1"} == {
         row.name: row for row in fresh.layers if row.name != "c1"
     }
