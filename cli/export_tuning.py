@@ -22,13 +22,16 @@ def tuning_json(tuned: Tuned) -> dict[str, Any]:
         else None,
         "max_drop": tuned.max_drop,
         "repairs": list(tuned.repairs),
+        "tried": msgspec.to_builtins(list(tuned.tried)),
         "schemes": msgspec.to_builtins(list(tuned.schemes.values())),
     }
     return found
 
 
 def print_tuning(tuned: Tuned) -> None:
-    """Print what was left float for whom, why, and what it costs."""
+    """Print what was repaired, what was left float for whom, why, and what it costs."""
+    if tuned.tried:
+        _print_repairs(tuned)
     for found in tuned.schemes.values():
         click.echo(f"\n{', '.join(found.targets)}: {_summary(tuned, found)}")
         if found.chosen.left:
@@ -49,6 +52,28 @@ def _summary(tuned: Tuned, found: SchemeTuning) -> str:
         f"({found.chosen.float_macs:.1f} % of the multiply-accumulates; "
         f"{found.tried} graphs were tried)"
     )
+
+
+def _print_repairs(tuned: Tuned) -> None:
+    from rich.table import Table
+
+    from .show import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("repair", "for", "SQNR without any", "alone", "before", "after", ""):
+        table.add_column(heading, justify="left" if heading in {"repair", "for", ""} else "right")
+    for one in tuned.tried:
+        verdict = "kept" if one.kept else "not kept" if one.did else "nothing to do"
+        if not one.gains:
+            table.add_row(one.repair, "", "", "", "", "", verdict)
+        for index, gain in enumerate(one.gains):
+            values = (gain.plain, gain.alone, gain.before, gain.after)
+            table.add_row(
+                one.repair if not index else "", ", ".join(gain.targets),
+                *(f"{value:.2f} dB" for value in values), f"{gain.verdict}, {verdict}",
+            )  # fmt: skip
+    click.echo("")
+    console().print(table)
 
 
 def _print_left(found: SchemeTuning) -> None:

@@ -41,7 +41,6 @@ from .export_options import (
 )
 from .graph import checked_graph, labels_of, load_trained, resolve_input, run_onnx
 from .phone import phone_form
-from .precision.source import Source
 from .precision.tune import SchemeTuning, Tuned, TuneOptions, tune
 from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
@@ -172,7 +171,6 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
                 )
     tuned: Tuned | None = None
     if options.tune is not None:
-        assert table is not None
         assert calibration is not None
         with stages.stage("tune"):
             tuned = tune(
@@ -183,14 +181,13 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
                     max_drop=options.max_drop,
                     max_float=options.max_float,
                     resume=options.tune_resume,
+                    recipe=options.recipe,
                 ),
-                Source(model=graph.model, table=table),
                 graph,
+                calibration,
                 targets,
                 precision,
-                calibrated=frozenset(calibration.images),
-                preprocess=preprocess,
-                size=size,
+                images=images,
                 labels=labels,
                 seed=options.seed,
                 progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
 from ..core.errors import CheckFailedError, UsageError
 from ..core.ranges import CalibrationMethod
@@ -15,9 +15,7 @@ from ..targets import TARGETS, Target, get_target
 from ..targets.jetpack import JetPack, Module, choose
 from .artefacts import Built
 from .graph import CheckedGraph
-
-Recipe = Literal["fast", "best"]
-RECIPES: Final[tuple[Recipe, ...]] = get_args(Recipe)
+from .precision.tune import RecipeName
 
 # By the bits of a quantized graph's activations: what it is.
 _PRECISIONS: Final[dict[int, Precision]] = {0: "int8-weights", 8: "int8", 16: "int16x8"}
@@ -81,7 +79,7 @@ class ExportOptions:
     jetpack: str | None = None
     module: str | None = None
     implicit_int8: bool = False
-    recipe: Recipe = "fast"
+    recipe: RecipeName = "fast"
     max_drop: float | None = None
     max_float: float = 100.0
     tune: Path | None = None
@@ -161,6 +159,8 @@ def _check_tuning(options: ExportOptions, precision: Precision) -> None:
     if precision not in CALIBRATED:
         names = " and ".join(sorted(CALIBRATED))
         raise UsageError(f"{wanted} is for {names}, not for {precision}")
+    if options.recipe == "best" and options.calib is None:
+        raise UsageError("--recipe best needs the images that calibrate: give --calib DIR")
     if options.max_drop is not None and not 0 <= options.max_drop < 100:
         raise UsageError(f"--max-drop must be 0 or more points, below 100: {options.max_drop:g}")
     if options.max_drop is not None and options.strict_int8:

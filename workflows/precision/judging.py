@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -65,6 +65,18 @@ class Judging:
         """Return what a graph's logits contribute to each measure."""
         truth = self.truth if self.graded else None
         return record(self.names, self.expected, found, truth)
+
+    def noise(self, found: Logits) -> float:
+        """Return the noise in a graph's logits over the float graph's power."""
+        expected = self.expected.astype(np.float64)
+        return float(((found - expected) ** 2).sum() / (expected**2).sum())
+
+    def first(self, count: int) -> Judging:
+        """Return the first images alone."""
+        return replace(
+            self, names=self.names[:count], hashes=self.hashes[:count],
+            pixels=self.pixels[:count], expected=self.expected[:count], truth=self.truth[:count],
+        )  # fmt: skip
 
     def drop(self, found: Logits) -> float:
         """Return the points of top-1 that a graph lost on these images; negative where it gained.

@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from ...bundle.manifest import Tuning
 from ...calibration.collect import data_hash
-from ...core.preprocess import Preprocess
+from ...calibration.table import CalibrationTable
 from ...core.progress import Progress
-from ...core.values import Precision, QuantScheme
-from ...data.images import list_images, select_images
+from ...core.values import CALIBRATED, Precision, QuantScheme
+from ...data.images import ImageFile, list_images, select_images
 from ...data.labels import Labels
 from ...data.truth import match_truth
 from ...targets import Target
 from ..graph import CheckedGraph
 from .judging import Judging, read_judging
+from .recipe import Recipe, State, Tried
 from .resume import Results, identity
 from .search import Candidate, Found, search
 from .sensitivity import LayerCost
 from .source import Source
 from .speed import Latency, fastest, measure
+
+RecipeName = Literal["fast", "best"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,7 @@ class TuneOptions:
         max_drop: The budget in points of top-1; None leaves no layer float.
         max_float: The largest share of the network's multiply-accumulates in float, in percent.
         resume: A file that keeps what was measured, and from which an interrupted search goes on.
+        recipe: "best" tries each repair, "fast" none.
     """
 
     data: Path
@@ -45,6 +50,7 @@ class TuneOptions:
     max_drop: float | None = None
     max_float: float = 100.0
     resume: Path | None = None
+    recipe: RecipeName = "fast"
 
 
 class SchemeTuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +95,7 @@ class Tuned:
         schemes: By scheme.
         judging: The tuning images.
         truth: Where their ground truth comes from; None without any.
-        repairs: What was kept of the recipe.
+        tried: The repairs that were tried.
         max_drop: The budget.
     """
 
@@ -97,8 +103,13 @@ class Tuned:
     schemes: dict[QuantScheme, SchemeTuning]
     judging: Judging
     truth: str | None
-    repairs: tuple[str, ...] = ()
+    tried: tuple[Tried, ...] = ()
     max_drop: float | None = None
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """The repairs that were kept, in their order."""
+        return tuple(one.repair for one in self.tried if one.kept)
 
     @property
     def left_float(self) -> Mapping[QuantScheme, tuple[str, ...]]:
@@ -121,29 +132,25 @@ class Tuned:
 
 def tune(
     options: TuneOptions,
-    source: Source,
     graph: CheckedGraph,
+    calibration: CalibrationTable,
     targets: Sequence[Target],
     precision: Precision,
     *,
-    calibrated: frozenset[str],
-    preprocess: Preprocess,
-    size: tuple[int, int],
+    images: Sequence[ImageFile],
     labels: Labels | None,
     seed: int,
     progress: Progress,
 ) -> Tuned:
-    """Decide what each target leaves float.
+    """Decide what is repaired, and what each target leaves float.
 
     Args:
         options: The budget and the images.
-        source: What would be quantized.
         graph: The float graph, against which everything is measured.
+        calibration: Its table; the images that gave it do not tune.
         targets: Whose schemes.
         precision: A calibrated one.
-        calibrated: Hashes of the images that calibrated: they do not tune.
-        preprocess: What images go through.
-        size: (height, width) of the model's input.
+        images: Those that calibrated, for repairs.
         labels: The model's class names, to match folders with.
         seed: Chooses the images where there are too many.
         progress: Shows how far it is.
@@ -160,14 +167,28 @@ def tune(
         else "tuning: no ground truth; an answer that differs from the float model's counts as lost"
     )
     judging = read_judging(
-        select_images(every, options.images, seed), graph.model, preprocess=preprocess, size=size,
-        known=calibrated, truth=truth, option="--tune", progress=progress,
+        select_images(every, options.images, seed), graph.model,
+        preprocess=calibration.preprocess, size=calibration.size,
+        known=frozenset(calibration.images), truth=truth, option="--tune", progress=progress,
     )  # fmt: skip
+    source = Source(model=graph.model, table=calibration.ranges(CALIBRATED[precision]))
+    by_scheme: dict[QuantScheme, list[Target]] = {}
+    for target in targets:
+        by_scheme.setdefault(target.scheme_for(precision), []).append(target)
+    tried: tuple[Tried, ...] = ()
+    if options.recipe == "best":
+        recipe = Recipe(
+            images=images, size=calibration.size, precision=precision, judging=judging, seed=seed,
+            schemes={s: tuple(t.name for t in those) for s, those in by_scheme.items()},
+            progress=progress,
+        )  # fmt: skip
+        source, tried = recipe(State(source=source, calibration=calibration))
     return Tuned(
         source=source,
-        schemes=plan_layers(source, judging, options, targets, precision, progress),
+        schemes=plan_layers(source, judging, options, by_scheme, precision, progress),
         judging=judging,
         truth=truth.how if truth else None,
+        tried=tried,
         max_drop=options.max_drop,
     )
 
@@ -176,7 +197,7 @@ def plan_layers(
     source: Source,
     judging: Judging,
     options: TuneOptions,
-    targets: Sequence[Target],
+    by_scheme: Mapping[QuantScheme, Sequence[Target]],
     precision: Precision,
     progress: Progress,
 ) -> dict[QuantScheme, SchemeTuning]:
@@ -185,9 +206,6 @@ def plan_layers(
     Where nothing bounds the drop every layer is quantized.
     """
     results = Results(options.resume, identity(source, judging))
-    by_scheme: dict[QuantScheme, list[Target]] = {}
-    for target in targets:
-        by_scheme.setdefault(target.scheme_for(precision), []).append(target)
     made = {}
     for scheme, those in by_scheme.items():
         found = search(
