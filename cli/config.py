@@ -14,7 +14,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
 TABLES: Final = (
-    "data", "train", "tune", "evaluate", "export", "calibrate", "sensitivity", "predict", "drift",
+    "data", "train", "tune", "evaluate", "export", "calibrate", "sensitivity", "sweep", "predict",
+    "drift",
     "verify", "bench", "build", "doctor", "demo", "preprocess", "devices",
 )  # fmt: skip
 

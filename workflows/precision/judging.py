@@ -87,26 +87,33 @@ class Judging:
         return 100 * (self.float_right - right) / len(self.names)
 
 
-def read_judging(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Images that may judge, decoded; attributes as of ``Judging``."""
+
+    images: tuple[ImageFile, ...]
+    hashes: tuple[str, ...]
+    pixels: Pixels
+    overlap: int
+    unreadable: int
+
+
+def read_pixels(
     images: Sequence[ImageFile],
-    model: onnx.ModelProto,
-    *,
     preprocess: Preprocess,
+    *,
     size: tuple[int, int],
     known: frozenset[str],
-    truth: Truth | None,
     option: str,
     progress: Progress,
-) -> Judging:
-    """Decode images, and ask the float graph.
+) -> Kept:
+    """Decode images.
 
     Args:
         images: All that may judge.
-        model: The float graph.
         preprocess: What images go through.
         size: (height, width) of the model's input.
-        known: Hashes of images that calibrated: they are left out.
-        truth: The right classes; None takes the float graph's answers.
+        known: Hashes of images that took part in making what is judged: they are left out.
         option: What named the images, for messages.
         progress: Shows how many are done.
 
@@ -130,24 +137,60 @@ def read_judging(
             hashes += [batch.hashes[place] for place in places]
             parts.append(batch.stack()[places])
     if overlap:
-        progress.note(f"{overlap} images of {option} have calibrated: left out")
+        progress.note(f"{overlap} images of {option} have calibrated or tuned: left out")
     if len(kept) < _FEWEST:
         raise DataError(
             f"of {len(images)} images {len(kept)} are left to judge, expected {_FEWEST} or more: "
-            f"{overlap} have calibrated, {unreadable} cannot be read; give {option} other images"
+            f"{overlap} have calibrated or tuned, {unreadable} cannot be read; give {option} other "
+            "images"
         )
-    pixels = np.concatenate(parts)
-    expected = _answer(model, pixels, preprocess)
-    return Judging(
-        names=tuple(image.name for image in kept),
+    return Kept(
+        images=tuple(kept),
         hashes=tuple(hashes),
-        pixels=pixels,
-        preprocess=preprocess,
-        expected=expected,
-        truth=expected.argmax(1) if truth is None else truth.of(kept),
-        graded=truth is not None,
+        pixels=np.concatenate(parts),
         overlap=overlap,
         unreadable=unreadable,
+    )
+
+
+def read_judging(
+    images: Sequence[ImageFile],
+    model: onnx.ModelProto,
+    *,
+    preprocess: Preprocess,
+    size: tuple[int, int],
+    known: frozenset[str],
+    truth: Truth | None,
+    option: str,
+    progress: Progress,
+) -> Judging:
+    """Decode images, and ask the float graph.
+
+    Args:
+        images: As ``read_pixels``, as all that is not here.
+        model: The float graph.
+        preprocess: As there.
+        size: As there.
+        known: As there.
+        truth: The right classes; None takes the float graph's answers.
+        option: As there.
+        progress: As there.
+
+    Raises:
+        DataError, ImageError: As there.
+    """
+    kept = read_pixels(images, preprocess, size=size, known=known, option=option, progress=progress)
+    expected = _answer(model, kept.pixels, preprocess)
+    return Judging(
+        names=tuple(image.name for image in kept.images),
+        hashes=kept.hashes,
+        pixels=kept.pixels,
+        preprocess=preprocess,
+        expected=expected,
+        truth=expected.argmax(1) if truth is None else truth.of(kept.images),
+        graded=truth is not None,
+        overlap=kept.overlap,
+        unreadable=kept.unreadable,
     )
 
 
