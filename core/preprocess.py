@@ -36,6 +36,10 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         mean: Subtracted after the division, one per channel.
         std: Divided by, one per channel: tensor = (pixel / scale - mean) / std.
         exif: Whether the orientation that a camera stored is applied.
+        draft: 0 decodes all of a JPEG file. Otherwise it is decoded at 1/2, 1/4 or 1/8 of its
+            size: the least at which both sides are at least ``draft`` times what ``resize`` makes
+            of them. Nothing else is: no other format, no array, no Pillow image, and nothing
+            where ``resize`` is 0.
     """
 
     color: Literal["rgb", "bgr", "gray"] = "rgb"
@@ -47,6 +51,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     exif: bool = True
     antialias: bool = True
+    draft: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -71,6 +76,11 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"antialias = false needs interpolation nearest or bilinear, found "
                 f"{self.interpolation}"
             )
+        if not 0 <= self.draft <= MAX_DRAFT:
+            raise ValueError(f"draft must lie in 0..{MAX_DRAFT}, found {self.draft}")
+        if self.draft and (not self.antialias or self.interpolation == "nearest"):
+            # A few pixels of the reduced image are others than the same few of the whole one.
+            raise ValueError("draft needs antialias = true and another interpolation than nearest")
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             sizes = size if isinstance(size, tuple) else (size,)
             lowest = 1 if isinstance(size, tuple) else 0
@@ -89,6 +99,16 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if not size:
             return None
         return size if isinstance(size, tuple) else (size, size)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) after the resize of an upright image."""
+        if isinstance(self.resize, tuple):
+            return self.resize[1], self.resize[0]
+        if self.resize == 0:
+            return width, height
+        if width <= height:
+            return self.resize, int(self.resize * height / width)
+        return int(self.resize * width / height), self.resize
 
     def table(self) -> Tensor:
         """Return the value of each code, shape (channels, 256), float32.
@@ -113,6 +133,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 MAX_SIDE: Final = 8192
+MAX_DRAFT: Final = 4
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)

@@ -52,7 +52,7 @@ def variant_of(preprocess: Preprocess) -> str:
     """Return a hash of all that decides which pixels a file becomes."""
     parts = [
         preprocess.color, preprocess.resize, preprocess.crop, preprocess.interpolation,
-        preprocess.antialias, preprocess.exif, _VERSION,
+        preprocess.antialias, preprocess.exif, preprocess.draft, _VERSION,
     ]  # fmt: skip
     return sha256_bytes(msgspec.json.encode(parts))[:16]
 

@@ -21,7 +21,8 @@ from .fit import fit_checkpoint
 from .graph import load_graph
 from .lenet import LeNet5
 from .loaded import LoadedModel
-from .trained import WEIGHTS, is_trained, read_record
+from .trained import WEIGHTS, PruningRecord, is_trained, read_record
+from .widths import resize
 from .zoo import Architecture, build_timm, build_torchvision
 
 _CIFAR: Final = {f"cifar_resnet{depth}": depth for depth in DEPTHS}
@@ -68,6 +69,9 @@ def load_model(
         built = build(source, num_classes)
     module = built.module.cpu().eval()
     notes = built.notes
+    pruned = None if weights is None else _pruned(source, weights)
+    if pruned is not None:
+        resize(module, pruned.widths)
     sha256 = None
     if weights is not None:
         checkpoint = read_checkpoint(weights)
@@ -88,6 +92,7 @@ def load_model(
         parameters=sum(value.numel() for value in module.parameters()),
         weights_sha256=sha256,
         random_weights=built.random and weights is None,
+        pruned=pruned,
         notes=notes,
     )
 
@@ -130,6 +135,18 @@ def _load_trained(
     return dataclasses.replace(
         loaded, source=source, preprocess=record.preprocess, labels=record.labels
     )
+
+
+def _pruned(source: str, weights: Path) -> PruningRecord | None:
+    """Return what a folder of ``edgecls prune`` or ``train`` says of the weights in it."""
+    folder = weights.parent
+    if not is_trained(folder):
+        return None
+    try:
+        record = read_record(folder)
+    except ModelError:
+        return None  # another tool's file of that name; shapes that do not fit are refused
+    return record.pruned if record.architecture == source else None
 
 
 def build(source: str, num_classes: int | None) -> Architecture:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core.preprocess import Preprocess
+from .trained import PruningRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class LoadedModel:
         weights_sha256: Hash of the file that the weights came from; None where there is none.
         random_weights: Whether nothing was learned: no weights were given, and none are downloaded.
         labels: Names of its classes in the order of its outputs, where the source says so.
+        pruned: How it was made smaller than its architecture; None where it was not.
         notes: What was done with the weights, one sentence each, for the user to read.
     """
 
@@ -40,4 +42,5 @@ class LoadedModel:
     weights_sha256: str | None = None
     random_weights: bool = False
     labels: tuple[str, ...] | None = None
+    pruned: PruningRecord | None = None
     notes: tuple[str, ...] = ()

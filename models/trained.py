@@ -29,6 +29,26 @@ class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class PruningRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model was made smaller than its architecture.
+
+    Attributes:
+        method: As ``edgecls prune`` calls it.
+        importance: Likewise.
+        goal: Likewise.
+        steps: Likewise.
+        widths: Sizes of the tensors that are smaller; None on an axis that is the architecture's.
+        zeros: Whether weights that are zero stay so where the model is trained on.
+    """
+
+    method: str
+    importance: str
+    goal: str
+    steps: int
+    widths: dict[str, tuple[int | None, ...]]
+    zeros: bool
+
+
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Where trained weights come from, and what export needs beside them.
 
@@ -46,6 +66,7 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
         epochs: How many are done.
         best_epoch: Whose weights these are, from 1; 0 before the first.
         best_top1: On ``val``, in percent.
+        pruned: How it was made smaller than its architecture; None where it was not.
         schema_version: Of this file.
     """
 
@@ -62,6 +83,7 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     epochs: int = 0
     best_epoch: int = 0
     best_top1: float | None = None
+    pruned: PruningRecord | None = None
     schema_version: int = SCHEMA_VERSION
 
 

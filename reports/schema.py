@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -19,28 +20,38 @@ _LEFT_OUT: Final = (("Document", "labels"), ("Reliability", "moments"))
 def schemas() -> dict[str, bytes]:
     """Return each schema's file by its name; the same every time."""
     return {
-        "certificate.schema.json": _schema(
+        "certificate.schema.json": schema_of(
             certificate.Certificate, "edgecls certify", certificate.SCHEMA_VERSION
         ),
-        "drift-explanation.schema.json": _schema(
+        "drift-explanation.schema.json": schema_of(
             explanation.Explanation, "edgecls drift --explain", explanation.SCHEMA_VERSION
         ),
-        "drift-report.schema.json": _schema(
+        "drift-report.schema.json": schema_of(
             report.Document, "edgecls drift report", report.SCHEMA_VERSION
         ),
-        "data.schema.json": _schema(
+        "data.schema.json": schema_of(
             inspection.DataReport, "edgecls data", inspection.SCHEMA_VERSION
         ),
-        "evaluation.schema.json": _schema(
+        "evaluation.schema.json": schema_of(
             evaluation.Evaluation, "edgecls evaluate", evaluation.SCHEMA_VERSION
         ),
-        "drift-matrix.schema.json": _schema(
+        "drift-matrix.schema.json": schema_of(
             matrix.Matrix, "edgecls drift of several sources", matrix.SCHEMA_VERSION
         ),
     }
 
 
-def _schema(struct: type[msgspec.Struct], title: str, version: int) -> bytes:
+def schema_of(
+    struct: type[msgspec.Struct], title: str, version: int, *, sparse: Collection[str] = ()
+) -> bytes:
+    """Return the schema's file of what a struct with a ``schema_version`` is written as.
+
+    Args:
+        struct: What is written.
+        title: What writes it.
+        version: The ``schema_version``.
+        sparse: Names of the structs in it that are written without what is a default.
+    """
     found: dict[str, Any] = msgspec.json.schema(struct)
     definitions = found["$defs"]
     inherited = "\n".join(inspect.cleandoc(base.__doc__ or "") for base in struct.__mro__[1:-2])
@@ -50,8 +61,9 @@ def _schema(struct: type[msgspec.Struct], title: str, version: int) -> bytes:
     for definition in definitions.values():
         _describe(definition, inherited if definition["title"] == struct.__name__ else "")
         if "properties" in definition:
-            # What has a default is written too.
-            definition["required"] = sorted(definition["properties"])
+            if definition["title"] not in sparse:
+                # What has a default is written too.
+                definition["required"] = sorted(definition["properties"])
             for value in definition["properties"].values():
                 value.pop("default", None)
     definitions[struct.__name__]["properties"]["schema_version"] = {"const": version}

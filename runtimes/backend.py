@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from ..core.errors import BadInputError, BundleError
 from ..core.preprocess import Preprocess
 from ..core.progress import Gauge
-from ..core.values import Logits, Pixels, Precision
+from ..core.values import Logits, Pixels, Precision, Tensor
 from ..targets.target import BackendName
 from .engine_options import DEFAULT, EngineOptions
+from .layer import Layer
 
 Batch = NDArray[Any]
 """Images or outputs in the dtype and layout of the file that runs."""
@@ -157,19 +159,39 @@ class Backend(ABC):
                 f"expected pixels (N, {', '.join(map(str, expected))}) uint8, "
                 f"found {pixels.shape} {pixels.dtype}"
             )
-        count = len(pixels)
-        step = self._max_batch or count
-        with self._lock:
-            if count and count <= step:
-                return self._run(pixels)
-            found = [self._run(pixels[at : at + step]) for at in range(0, count, step)]
-        return np.concatenate([np.empty((0, self.classes), np.float32), *found])
+        return self._in_steps(pixels, self._fill)
+
+    def logits_of_tensor(self, tensor: Tensor) -> Logits:
+        """Run the model on normalised images, whatever its layout and dtype.
+
+        Args:
+            tensor: Shape (N, C, H, W), float32; an integer input takes the nearest code.
+
+        Returns:
+            Shape (N, classes), float32.
+
+        Raises:
+            BadInputError: Another shape or dtype, or a NaN or an infinity.
+        """
+        expected = (len(self._table), *self.input_size)
+        if tensor.ndim != 4 or tensor.shape[1:] != expected or tensor.dtype != np.float32:
+            raise BadInputError(
+                f"expected a tensor (N, {', '.join(map(str, expected))}) float32, "
+                f"found {tensor.shape} {tensor.dtype}"
+            )
+        if not np.isfinite(tensor).all():
+            raise BadInputError("expected finite numbers, found a NaN or an infinity")
+        return self._in_steps(tensor, self._fill_tensor)
 
     def tensors(self, pixels: Pixels) -> Batch:
         """Return what the model is fed for pixels (N, H, W, C), in its own dtype and layout."""
         batch = self._memory(len(pixels))
         self._fill(batch, pixels)
         return batch
+
+    @abstractmethod
+    def layers(self, model: bytes) -> tuple[Layer, ...]:
+        """Return where each layer of the model that was loaded runs, as the runtime tells it."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the backend holds outside Python's memory."""
@@ -178,13 +200,28 @@ class Backend(ABC):
     def _infer(self, batch: Batch) -> Batch:
         """Return the output for a batch in the native dtype and layout."""
 
-    def _run(self, pixels: Pixels) -> Logits:
-        count = len(pixels)
+    @property
+    def max_batch(self) -> int | None:
+        """The most images that run at once; None where nothing bounds it."""
+        return self._max_batch
+
+    def _in_steps(self, images: Batch, fill: Callable[[Batch, Batch], None]) -> Logits:
+        """Run images that ``fill`` writes into a batch, as many at once as the model takes."""
+        count = len(images)
+        step = self._max_batch or count
+        with self._lock:
+            if count and count <= step:
+                return self._run(images, fill)
+            found = [self._run(images[at : at + step], fill) for at in range(0, count, step)]
+        return np.concatenate([np.empty((0, self.classes), np.float32), *found])
+
+    def _run(self, images: Batch, fill: Callable[[Batch, Batch], None]) -> Logits:
+        count = len(images)
         size = self._fixed_batch or count
         if len(self._buffer) < size:
             self._buffer = self._memory(size)
         batch = self._buffer[:size]
-        self._fill(batch, pixels)
+        fill(batch, images)
         found = self._infer(batch).reshape(size, -1)[:count]
         result = self._result
         if result.scale:
@@ -197,6 +234,14 @@ class Backend(ABC):
         plane = (len(self._table), height, width)
         each = plane if self.layout == "NCHW" else (*plane[1:], plane[0])
         return np.zeros((images, *each), self._source.dtype)
+
+    def _fill_tensor(self, batch: Batch, tensor: Tensor) -> None:
+        moved = tensor if self.layout == "NCHW" else tensor.transpose(0, 2, 3, 1)
+        with np.errstate(over="ignore"):
+            values = _native_values(moved, self._source)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise BadInputError(f"expected numbers that {values.dtype} holds: the model takes it")
+        batch[: len(tensor)] = values
 
     def _fill(self, batch: Batch, pixels: Pixels) -> None:
         """Write each code's value into the batch, whose images beyond ``pixels`` stay as they are.
@@ -252,9 +297,13 @@ def _check(
 
 def _native_table(preprocess: Preprocess, source: NativeTensor) -> Batch:
     """Return each code's value in the input's dtype, (C, 256): quantized as a tensor would be."""
-    table = preprocess.table()
+    return _native_values(preprocess.table(), source)
+
+
+def _native_values(values: Tensor, source: NativeTensor) -> Batch:
+    """Return values in the input's dtype: an integer input has the nearest code."""
     if not source.scale:
-        return table.astype(source.dtype)
+        return values.astype(source.dtype)
     limits = np.iinfo(source.dtype)
-    codes = np.rint(table / np.float32(source.scale)) + source.zero_point
+    codes = np.rint(values / np.float32(source.scale)) + source.zero_point
     return np.asarray(np.clip(codes, limits.min, limits.max), source.dtype)

@@ -8,9 +8,11 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -45,6 +47,8 @@ _READERS: Final = (
 # Pillow logs what it also raises; where a program sets up no logging, that would be printed twice.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
+_Box: TypeAlias = tuple[float, float, float, float]
+
 _ORIENTATION_TAG: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,6 +59,10 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS: Final = (5, 6, 7, 8)
+# Whose stored columns, or rows, run from right to left, or upwards, in the upright image.
+_MIRRORED_X: Final = (2, 3, 7, 8)
+_MIRRORED_Y: Final = (3, 4, 6, 7)
 
 
 def name_of(source: ImageSource) -> str:
@@ -62,21 +70,41 @@ def name_of(source: ImageSource) -> str:
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "image"
 
 
-def read_image(
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An upright image, perhaps a reduced one.
+
+    Attributes:
+        image: Its pixels: mode "L" where ``Preprocess.color`` is "gray", else "RGB".
+        size: (width, height) of the whole image, upright.
+        box: (left, upper, right, lower), where the whole image lies in ``image``, in its pixels. A
+            reduced one's last row and column may stand for less than the others.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    box: _Box
+
+
+def read_image(source: ImageSource, preprocess: Preprocess) -> Image.Image:
+    """Return what ``decode_image`` gives of an image in its full size, and raise what it raises."""
+    return decode_image(source, msgspec.structs.replace(preprocess, draft=0)).image
+
+
+def decode_image(
     source: ImageSource,
     preprocess: Preprocess,
     *,
     name: str | None = None,
     watch: Watch | None = None,
-) -> Image.Image:
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
     """Decode an image, turn it upright where ``preprocess.exif`` says so, and convert its mode.
 
     Transparency is dropped, 16-bit grey keeps its high byte, of an animation the first frame is
     taken. Errors call it ``name``, or what ``name_of`` says. ``watch`` is shown what decoding and
-    turning gave; an array is neither decoded nor turned.
-
-    Returns:
-        Mode "L" where ``preprocess.color`` is "gray", else "RGB".
+    turning gave; an array is neither decoded nor turned. A file whose header announces more than
+    ``max_pixels`` is not decoded.
 
     Raises:
         ImageError: Not a regular file, not an image of a known format, damaged, or too large.
@@ -89,16 +117,18 @@ def read_image(
     name = name or name_of(source)
     mode = "L" if preprocess.color == "gray" else "RGB"
     if isinstance(source, np.ndarray):
-        return _convert(name, _from_array(name, source), mode)
+        return _whole(_convert(name, _from_array(name, source), mode))
     if isinstance(source, Image.Image):
-        _check_size(name, source)
-        return _finish(name, source, mode, preprocess.exif, watch)
+        _check_size(name, source, max_pixels)
+        return _whole(_finish(name, source, mode, preprocess.exif, watch))
     if isinstance(source, (bytes, bytearray)):
         data = bytes(source)
     else:
         data = read_regular_file(os.fspath(source))
-    with open_image(name, data) as image:
-        return _finish(name, image, mode, preprocess.exif, watch)
+    with open_image(name, data, max_pixels) as image:
+        reduced = _reduce(image, preprocess) if preprocess.draft and preprocess.resize else None
+        found = _finish(name, image, mode, preprocess.exif, watch)
+    return _whole(found) if reduced is None else Decoded(found, *reduced)
 
 
 def read_regular_file(path: str) -> bytes:
@@ -134,7 +164,7 @@ def _check_regular(path: str, found: os.stat_result) -> None:
         )
 
 
-def open_image(name: str, data: bytes) -> Image.Image:
+def open_image(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read a file's header and check the size that it announces; the pixels are read later.
 
     Raises:
@@ -150,16 +180,47 @@ def open_image(name: str, data: bytes) -> Image.Image:
     except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
         raise ImageError(name, f"damaged or not an image: {_short(error)}") from error
     assert isinstance(opened, Image.Image)
-    _check_size(name, opened)
+    _check_size(name, opened, max_pixels)
     return opened
 
 
-def _check_size(name: str, image: Image.Image) -> None:
+def _check_size(name: str, image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise ImageError(
-            name, f"{width}x{height} px, the most that is decoded is {MAX_PIXELS} px in all"
+            name, f"{width}x{height} px, the most that is decoded is {max_pixels} px in all"
         )
+
+
+def _whole(image: Image.Image) -> Decoded:
+    return Decoded(image, image.size, (0, 0, *image.size))
+
+
+def _reduce(image: Image.Image, preprocess: Preprocess) -> tuple[tuple[int, int], _Box] | None:
+    """Have a JPEG, of which only the header was read, decoded at a part of its size.
+
+    libjpeg computes 1, 4 or 16 pixels instead of 64 from the lowest frequencies of a block: each
+    is about the mean of those that it stands for.
+
+    Returns:
+        ``Decoded.size`` and ``Decoded.box``; None where all of it will be decoded.
+    """
+    turned = _orientation(image) if preprocess.exif else 1
+    size = image.size[::-1] if turned in _SIDEWAYS else image.size
+    wanted = [preprocess.draft * side for side in preprocess.resized(*size)]
+    if turned in _SIDEWAYS:
+        wanted.reverse()
+    whole = image.size
+    drafted = image.draft(None, (wanted[0], wanted[1]))
+    if drafted is None or image.size == whole:
+        return None
+    (columns, rows), (_, _, width, height) = image.size, drafted[1]
+    # The part that a last column or row stands for lies first where the image is mirrored.
+    left = columns - width if turned in _MIRRORED_X else 0
+    upper = rows - height if turned in _MIRRORED_Y else 0
+    if turned in _SIDEWAYS:
+        left, upper, width, height = upper, left, height, width
+    return size, (left, upper, left + width, upper + height)
 
 
 def _finish(

@@ -13,6 +13,8 @@ from ..core.errors import BackendUnavailableError, BundleError, MissingPackageEr
 from ..core.preprocess import Preprocess
 from ..targets.target import BackendName
 from .backend import Backend, Batch, NativeTensor, Options
+from .layer import Layer
+from .litert_layers import DELEGATE, layers_of
 
 # Backend: distribution, module that holds Interpreter, extra.
 _LIBRARIES: Final[dict[BackendName, tuple[str, str, str]]] = {
@@ -95,6 +97,10 @@ class LiteRTBackend(Backend):
         except importlib.metadata.PackageNotFoundError:
             return "of unknown version"  # TensorFlow goes by several names (tensorflow-cpu, ...)
 
+    def layers(self, model: bytes) -> tuple[Layer, ...]:  # noqa: ARG002 - this one loaded it
+        """Return where each layer runs."""
+        return layers_of(self._interpreter)
+
     def _infer(self, batch: Batch) -> Batch:
         self._interpreter.set_tensor(self._input_index, batch)
         try:
@@ -107,7 +113,7 @@ class LiteRTBackend(Backend):
     def _delegated(self) -> bool:
         """Whether a delegate took part of the graph: without one, nothing tells but the time."""
         operators = self._interpreter._get_ops_details()
-        return any(operator["op_name"] == "DELEGATE" for operator in operators)
+        return any(operator["op_name"] == DELEGATE for operator in operators)
 
 
 def _native(details: dict[str, Any]) -> NativeTensor:

@@ -6,6 +6,8 @@ import base64
 import functools
 import importlib.metadata
 import importlib.util
+import tempfile
+from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -15,6 +17,8 @@ from ..core.preprocess import Preprocess
 from ..core.values import CALIBRATED
 from ..targets.target import BackendName
 from .backend import Backend, Batch, NativeTensor, Options
+from .layer import Layer
+from .onnxruntime_layers import layers_of
 
 _DTYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CUDA: Final = "CUDAExecutionProvider"
@@ -45,7 +49,7 @@ class OnnxRuntimeBackend(Backend):
         version = self.check(name)
         import onnxruntime
 
-        settings = onnxruntime.SessionOptions()
+        self._settings = settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
@@ -106,6 +110,19 @@ class OnnxRuntimeBackend(Backend):
                 "run: pip uninstall onnxruntime && pip install 'edgecls[onnxruntime-gpu]'"
             )
         return str(onnxruntime.__version__)
+
+    def layers(self, model: bytes) -> tuple[Layer, ...]:
+        """Return where each node ran: another session of the same settings profiles one run."""
+        import onnxruntime
+
+        with tempfile.TemporaryDirectory() as folder:
+            self._settings.enable_profiling = True
+            self._settings.profile_file_prefix = str(Path(folder) / "profile")
+            session = onnxruntime.InferenceSession(
+                model, self._settings, providers=self._session.get_providers()
+            )
+            session.run(self._outputs, {self._input_name: self._memory(self._fixed_batch or 1)})
+            return layers_of(Path(session.end_profiling()), self.description["provider"])
 
     def _infer(self, batch: Batch) -> Batch:
         found: Batch = self._session.run(self._outputs, {self._input_name: batch})[0]

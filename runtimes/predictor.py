@@ -7,10 +7,10 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from ..bundle import Bundle
 from ..bundle.manifest import Artefact
 from ..core.errors import BadInputError, BundleError, ImageError, UsageError
 from ..core.progress import Gauge
-from ..core.values import Logits, Pixels, Precision
+from ..core.values import Logits, Pixels, Precision, Tensor
 from ..targets.target import BackendName
 from .backend import Backend, Batch, EngineUse
 from .engine_options import DEFAULT, EngineOptions
-from .images import ImageSource, name_of, read_image
+from .images import MAX_PIXELS, ImageSource, decode_image, name_of
 from .prediction import Prediction, rank
 from .preprocess import decoded_to_pixels
 from .selection import Choice, open_choice, select
@@ -32,7 +32,19 @@ _AHEAD: Final = 1
 
 MAX_THREADS: Final = 256
 
-_Ready: TypeAlias = "tuple[str, Pixels, dict[str, float]]"
+
+class Prepared(NamedTuple):
+    """An image that is ready to run.
+
+    Attributes:
+        name: What the prediction calls it.
+        pixels: Shape (H, W, C), uint8.
+        speed_ms: What decoding and preprocessing took.
+    """
+
+    name: str
+    pixels: Pixels
+    speed_ms: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,11 @@ class Predictor:
         """(height, width) in px of the pixels that the model takes."""
         return self._backend.input_size
 
+    @property
+    def max_batch(self) -> int | None:
+        """The most images that the model runs at once; None where nothing bounds it."""
+        return self._backend.max_batch
+
     def predict(self, image: ImageSource, topk: int = 5, *, logits: bool = False) -> Prediction:
         """Classify an image.
 
@@ -93,7 +110,7 @@ class Predictor:
             ImageError: The image cannot be used.
         """
         _check_topk(topk)
-        return self._classify(self._prepare(image), topk, logits)
+        return self._classify(self.prepare(image), topk, logits)
 
     def predict_batch(
         self, images: Sequence[ImageSource], topk: int = 5, *, logits: bool = False
@@ -104,15 +121,15 @@ class Predictor:
             ImageError: One of the images cannot be used; ``predict_stream`` goes on.
         """
         _check_topk(topk)
-        ready = [self._prepare(image) for image in images]
+        ready = [self.prepare(image) for image in images]
         if not ready:
             return []
         start = time.perf_counter()
-        found = self._backend.logits(np.stack([pixels for _, pixels, _ in ready]))
-        share = _since(start) / len(ready)
+        found = self._backend.logits(np.stack([image.pixels for image in ready]))
+        share = {"inference": _since(start) / len(ready)}
         return [
-            self._finish(name, {**speed, "inference": share}, row, topk, logits)
-            for (name, _, speed), row in zip(ready, found, strict=True)
+            self.finish(image, row, share, topk, logits=logits)
+            for image, row in zip(ready, found, strict=True)
         ]
 
     def predict_stream(
@@ -133,6 +150,17 @@ class Predictor:
         """Return (N, classes) float32 for pixels (N, H, W, C) uint8 as ``to_pixels`` gives them."""
         return self._backend.logits(pixels)
 
+    def logits_of_tensor(self, tensor: Tensor) -> Logits:
+        """Return (N, classes) float32 for normalised images (N, C, H, W) float32, in any runtime.
+
+        ``Preprocess.normalize`` makes such a tensor of pixels; the logits are then those of the
+        pixels, to the last bit.
+
+        Raises:
+            BadInputError: Another shape or dtype, or a NaN or an infinity.
+        """
+        return self._backend.logits_of_tensor(tensor)
+
     def tensors(self, pixels: Pixels) -> Batch:
         """Return what the model is fed for such pixels, in its own dtype and layout."""
         return self._backend.tensors(pixels)
@@ -144,10 +172,10 @@ class Predictor:
     def _stream(
         self, images: Iterator[ImageSource], topk: int, logits: bool
     ) -> Iterator[Prediction | ImageError]:
-        ready: queue.Queue[_Ready | ImageError | _End] = queue.Queue(_AHEAD)
+        ready: queue.Queue[Prepared | ImageError | _End] = queue.Queue(_AHEAD)
         stopped = threading.Event()
 
-        def put(item: _Ready | ImageError | _End) -> bool:
+        def put(item: Prepared | ImageError | _End) -> bool:
             while not stopped.is_set():
                 with contextlib.suppress(queue.Full):
                     ready.put(item, timeout=0.05)
@@ -180,38 +208,68 @@ class Predictor:
             stopped.set()
             thread.join(timeout=0.5)
 
-    def _prepare_or_error(self, image: ImageSource) -> _Ready | ImageError:
-        try:
-            return self._prepare(image)
-        except ImageError as error:
-            return error
+    def prepare(
+        self, image: ImageSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Prepared:
+        """Read an image and bring it to the model's size: the part of ``predict`` before it runs.
 
-    def _prepare(self, image: ImageSource) -> _Ready:
-        name = name_of(image)
+        Args:
+            image: As for ``predict``.
+            name: What the prediction and errors call it; by default its path, or "image".
+            max_pixels: A file whose header announces more is not decoded.
+
+        Raises:
+            ImageError: The image cannot be used.
+        """
+        called = name or name_of(image)
         start = time.perf_counter()
-        decoded = read_image(image, self._preprocess)
+        decoded = decode_image(image, self._preprocess, name=called, max_pixels=max_pixels)
         decode = _since(start)
         start = time.perf_counter()
-        pixels = decoded_to_pixels(name, decoded, self._preprocess, size=self.input_size)
-        return name, pixels, {"decode": decode, "preprocess": _since(start)}
+        pixels = decoded_to_pixels(called, decoded, self._preprocess, size=self.input_size)
+        return Prepared(called, pixels, {"decode": decode, "preprocess": _since(start)})
 
-    def _classify(self, ready: _Ready, topk: int, logits: bool) -> Prediction:
-        name, pixels, speed = ready
-        start = time.perf_counter()
-        row = self._backend.logits(pixels[None])[0]
-        return self._finish(name, {**speed, "inference": _since(start)}, row, topk, logits)
-
-    def _finish(
-        self, name: str, speed: dict[str, float], row: Logits, topk: int, logits: bool
+    def finish(
+        self,
+        image: Prepared,
+        row: Logits,
+        speed_ms: Mapping[str, float],
+        topk: int = 5,
+        *,
+        logits: bool = False,
     ) -> Prediction:
+        """Return the prediction for one image's logits: the part of ``predict`` after it ran.
+
+        Args:
+            image: What ``prepare`` gave.
+            row: Its logits, shape (classes,).
+            speed_ms: What the stages between took.
+            topk: How many classes to return; all where there are fewer.
+            logits: Whether the prediction carries ``row``.
+
+        Raises:
+            BundleError: The logits hold a NaN or an infinity.
+        """
+        _check_topk(topk)
         start = time.perf_counter()
         ranked = rank(row, self._labels, topk)
         return Prediction(
-            image=name,
+            image=image.name,
             topk=ranked,
-            speed_ms={**speed, "postprocess": _since(start)},
+            speed_ms={**image.speed_ms, **speed_ms, "postprocess": _since(start)},
             logits=tuple(row.tolist()) if logits else None,
         )
+
+    def _prepare_or_error(self, image: ImageSource) -> Prepared | ImageError:
+        try:
+            return self.prepare(image)
+        except ImageError as error:
+            return error
+
+    def _classify(self, image: Prepared, topk: int, logits: bool) -> Prediction:
+        start = time.perf_counter()
+        row = self._backend.logits(image.pixels[None])[0]
+        return self.finish(image, row, {"inference": _since(start)}, topk, logits=logits)
 
 
 def load(

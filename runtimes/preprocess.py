@@ -12,7 +12,7 @@ from PIL import Image
 from ..core.errors import ImageError
 from ..core.preprocess import Preprocess, Size
 from ..core.values import Pixels
-from .images import MAX_PIXELS, ImageSource, Watch, name_of, open_image, read_image
+from .images import MAX_PIXELS, Decoded, ImageSource, Watch, decode_image, name_of, open_image
 
 _FILTERS: Final = {
     "nearest": Image.Resampling.NEAREST,
@@ -62,24 +62,24 @@ def to_pixels(
             ``preprocess`` does not change it.
     """
     called = name or name_of(image)
-    decoded = read_image(image, preprocess, name=called, watch=watch)
+    decoded = decode_image(image, preprocess, name=called, watch=watch)
     return decoded_to_pixels(called, decoded, preprocess, size=size, watch=watch)
 
 
 def decoded_to_pixels(
     name: str,
-    image: Image.Image,
+    decoded: Decoded,
     preprocess: Preprocess,
     *,
     size: tuple[int, int] | None = None,
     watch: Watch | None = None,
 ) -> Pixels:
-    """Resize and crop what ``read_image`` gave, which is upright: its EXIF data is not read again.
+    """Resize and crop what ``decode_image`` gave.
 
     Raises:
         ImageError: As for ``to_pixels``; ``name`` is what it calls the image.
     """
-    found = _crop_after_resize(name, image, preprocess, watch)
+    found = _crop_after_resize(name, decoded, preprocess, watch)
     if size is not None and (found.height, found.width) != size:
         raise ImageError(
             name,
@@ -118,22 +118,25 @@ def pixels_from_png(data: bytes) -> Pixels:
 
 
 def _crop_after_resize(
-    name: str, image: Image.Image, preprocess: Preprocess, watch: Watch | None
+    name: str, decoded: Decoded, preprocess: Preprocess, watch: Watch | None
 ) -> Image.Image:
-    width, height = _resized(image, preprocess.resize)
+    image, (whole_width, whole_height) = decoded.image, decoded.size
+    width, height = preprocess.resized(whole_width, whole_height)
     crop_width, crop_height = _width_height(preprocess.crop) or (width, height)
-    growth = min(_LARGE_GROWTH * image.width * image.height, MAX_PIXELS)
+    growth = min(_LARGE_GROWTH * whole_width * whole_height, MAX_PIXELS)
     if width * height > max(_LARGE_PIXELS, growth):
         # A line of 4000x10 px would become 102400x256: resize only what stays.
         if min(crop_width, width) * min(crop_height, height) > MAX_PIXELS:
-            raise ImageError(name, f"{image.width}x{image.height} px is too long to be resized")
+            raise ImageError(name, f"{whole_width}x{whole_height} px is too long to be resized")
         left, keep_width = _window(width, crop_width)
         top, keep_height = _window(height, crop_height)
-        x, y = image.width / width, image.height / height
-        box = (left * x, top * y, (left + keep_width) * x, (top + keep_height) * y)
+        first_x, first_y, last_x, last_y = decoded.box
+        x, y = (last_x - first_x) / width, (last_y - first_y) / height
+        right, bottom = left + keep_width, top + keep_height
+        box = (first_x + left * x, first_y + top * y, first_x + right * x, first_y + bottom * y)
         image = _scaled(image, (keep_width, keep_height), box, preprocess)
-    elif image.size != (width, height):
-        image = _scaled(image, (width, height), (0, 0, *image.size), preprocess)
+    elif decoded.box != (0, 0, width, height):
+        image = _scaled(image, (width, height), decoded.box, preprocess)
     if watch is not None:
         watch("resize", image)
     image = _center_crop(image, crop_width, crop_height)
@@ -167,18 +170,6 @@ def _scaled(
     if (width, left, right) != (image.width, 0, image.width):
         image = image.resize((width, image.height), kind, box=(left, 0, right, image.height))
     return image.resize(size, kind, box=(0, upper - first, width, lower - first))
-
-
-def _resized(image: Image.Image, size: Size) -> tuple[int, int]:
-    """Return (width, height) after the resize."""
-    if isinstance(size, tuple):
-        return size[1], size[0]
-    if size == 0:
-        return image.size
-    width, height = image.size
-    if width <= height:
-        return size, int(size * height / width)
-    return int(size * width / height), size
 
 
 def _width_height(size: Size) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from . import cuda
 from .backend import Backend, Batch, EngineUse, NativeTensor, Options
 from .cuda_graph import CudaGraph
 from .engine_cache import EngineCache, EngineKey
+from .layer import Layer
 from .tensorrt_build import (
     TensorRTApi,
     build_engine,
@@ -22,6 +23,7 @@ from .tensorrt_build import (
     import_api,
     make_logger,
 )
+from .tensorrt_layers import layers_of
 from .timing_cache import TimingCache
 
 
@@ -45,6 +47,7 @@ class TensorRTBackend(Backend):
         device = cuda.current_device()
         trt = import_api(api)
         self._log = make_logger(trt)
+        self._as_json = trt.LayerInformationFormat.JSON
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
@@ -101,6 +104,14 @@ class TensorRTBackend(Backend):
         find_module(cast(TensorRTApi, name))
         cuda.current_device()
         return str(import_api(cast(TensorRTApi, name)).__version__)
+
+    def layers(self, model: bytes) -> tuple[Layer, ...]:  # noqa: ARG002 - this one loaded it
+        """Return what the engine inspector tells of the layers."""
+        engine = self._engine
+        with exclusive():
+            inspector = engine.create_engine_inspector()
+            told = inspector.get_engine_information(self._as_json)
+        return layers_of(str(told), "TensorRT")
 
     def close(self) -> None:
         """Give back the GPU's memory."""
@@ -174,6 +185,7 @@ class TensorRTBackend(Backend):
             return build_engine(
                 onnx, api=api, options=options.engine, calibration=calibration, timings=timings,
                 progress=options.progress,
+                compute_capability=asked_capability(api, device.compute_capability),
             )  # fmt: skip
 
         for attempt in range(2):
@@ -215,6 +227,15 @@ def _names(trt: Any, engine: Any) -> tuple[str, str]:
             f"the engine has {len(inputs)} inputs and {len(outputs)} outputs, expected one each"
         )
     return inputs[0], outputs[0]
+
+
+def asked_capability(api: TensorRTApi, found: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the compute capability that an engine must be asked for, to run on this GPU.
+
+    TensorRT-RTX's engines run on all from 8.0 on unless asked for another, so not on Turing's 7.5:
+    https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
+    """
+    return found if api == "tensorrt-rtx" and found < (8, 0) else None
 
 
 def _native(trt: Any, engine: Any, name: str) -> NativeTensor:

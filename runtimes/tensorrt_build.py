@@ -172,6 +172,8 @@ def _build(
     if not network.num_outputs:  # it parses nothing as a graph of nothing
         raise GraphError(f"{title}: the graph has no outputs; is it an ONNX file?")
     config = builder.create_builder_config()
+    # What runs can then be asked where and in which precision it does.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     profile = _add_profile(builder, config, network, options)
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)

@@ -94,7 +94,7 @@ def read_state(path: Path, identity: dict[str, Any]) -> State:
                 f"version {content['version']}"
             )
         found: dict[str, Any] = msgspec.json.decode(content["identity"])
-        _check_identity(path, msgspec.to_builtins(identity), found)
+        check_identity(path, msgspec.to_builtins(identity), found)
         return State(
             identity=identity,
             module=content["state_dict"],
@@ -115,11 +115,12 @@ def read_state(path: Path, identity: dict[str, Any]) -> State:
         ) from error
 
 
-def _check_identity(path: Path, expected: dict[str, Any], found: dict[str, Any]) -> None:
+def check_identity(path: Path, expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise CheckpointError where a file was made by another run, with the first difference."""
     for name in sorted(expected.keys() | found.keys()):
         mine, theirs = expected.get(name), found.get(name)
         if isinstance(mine, dict) and isinstance(theirs, dict):
-            _check_identity(path, mine, theirs)
+            check_identity(path, mine, theirs)
         elif msgspec.json.encode(mine) != msgspec.json.encode(theirs):
             raise CheckpointError(
                 f"{path} is of another training: {name.replace('_', ' ')} is {theirs!r} there, "

@@ -54,6 +54,8 @@ class Fit:
         group: The processes that train together.
         on_epoch: Called after each with all that are done, by the first process.
         progress: Shows each epoch's steps.
+        after_step: Called with the module after each step, such as to keep zeros.
+        after_epoch: Called with it after each epoch, before it is judged and kept.
     """
 
     settings: Settings
@@ -65,6 +67,8 @@ class Fit:
     group: Group = field(default_factory=Group)
     on_epoch: Callable[[tuple[Epoch, ...]], None] | None = None
     progress: Progress = field(default_factory=Quiet)
+    after_step: Callable[[torch.nn.Module], None] | None = None
+    after_epoch: Callable[[torch.nn.Module], None] | None = None
 
     def __call__(self, module: torch.nn.Module, *, resume: bool = False) -> tuple[Epoch, ...]:
         """Train in place, and leave the module in evaluation mode with its last weights.
@@ -168,6 +172,8 @@ class _Run:
                 f"epoch {epoch + 1}: expected {fit.steps_per_epoch} batches, found {self.step}: no "
                 "image of the others can be read"
             )
+        if fit.after_epoch is not None:
+            fit.after_epoch(self.module)
         self.module.eval()
         val_loss, val_top1 = self._judge()
         loss, right, images = self.sums.tolist()
@@ -218,6 +224,8 @@ class _Run:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if fit.after_step is not None:
+            fit.after_step(self.module)
         if self.average is not None:
             self.average.update(self.module, epoch * fit.steps_per_epoch + self.step)
         return found

@@ -98,7 +98,7 @@ def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision
     targets = tuple(get_target(name) for name in dict.fromkeys(options.targets))
     if not targets:
         raise UsageError("no target; give --target at least once")
-    _check_precision(targets, precision)
+    check_precision(targets, precision)
     if not options.source.endswith(".onnx"):
         require_images(options, targets, precision)
     if options.phone and all(target.ships != "tflite" for target in targets):
@@ -179,7 +179,8 @@ def check_strict(options: ExportOptions, precision: Precision) -> None:
         raise UsageError(f"--strict-int8 is for {names}, not for {precision}")
 
 
-def _check_precision(targets: tuple[Target, ...], precision: Precision) -> None:
+def check_precision(targets: tuple[Target, ...], precision: Precision) -> None:
+    """Raise UsageError where a target does not run the precision."""
     for target in targets:
         if precision not in target.precisions:
             raise UsageError(
@@ -199,7 +200,7 @@ def own_precision(
         raise UsageError(
             f"{options.source} is quantized: it can only be exported as {precision}{hint}"
         )
-    _check_precision(targets, precision)
+    check_precision(targets, precision)
     return precision
 
 

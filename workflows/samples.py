@@ -15,7 +15,7 @@ from ..core.errors import ImageError
 from ..core.preprocess import PixelStep, Preprocess
 from ..core.values import Pixels
 from ..data.images import ImageFile
-from ..runtimes.images import read_image, read_regular_file
+from ..runtimes.images import MAX_PIXELS, decode_image, read_image, read_regular_file
 from ..runtimes.preprocess import to_pixels
 from ..runtimes.steps import StepHashes
 
@@ -49,7 +49,8 @@ def real_samples(
     """Return the first readable ones of the images; None where there are too few.
 
     They ship with every bundle: a file of more than 256 KiB is made smaller, and is then the
-    sample instead of the original.
+    sample instead of the original. Where ``preprocess.draft`` reduces JPEG files and does not
+    reduce this one, a JPEG is made of it that is just large enough.
     """
     files: list[bytes] = []
     suffixes: list[str] = []
@@ -59,8 +60,8 @@ def real_samples(
         try:
             data = read_regular_file(str(image.path))
             suffix = PurePosixPath(image.name).suffix.lower()
-            if len(data) > _MAX_BYTES:
-                data, suffix = _smaller(data, preprocess), ".jpg"
+            if len(data) > _MAX_BYTES or not _proves_draft(data, preprocess):
+                data, suffix = _as_jpeg(data, preprocess), ".jpg"
             watch = StepHashes()
             found = to_pixels(data, preprocess, size=size, watch=watch)
         except ImageError:
@@ -80,19 +81,34 @@ def real_samples(
     return None
 
 
-def _smaller(data: bytes, preprocess: Preprocess) -> bytes:
-    """Return an image as a JPEG of at most 640 px; as it is where the model takes its full size."""
+def _proves_draft(data: bytes, preprocess: Preprocess) -> bool:
+    """Whether an image shows that a device reduces JPEG files as it should; if there is any."""
+    if not preprocess.draft or not preprocess.resize:
+        return True
+    decoded = decode_image(data, preprocess)
+    return decoded.image.size != decoded.size
+
+
+def _as_jpeg(data: bytes, preprocess: Preprocess) -> bytes:
+    """Return an image as a JPEG of at most 640 px; as it is where the model takes its full size.
+
+    Where JPEG files are reduced it is the smallest that is, if any is that may be read.
+    """
     if preprocess.resize == 0:
         return data
     image = read_image(data, preprocess)
-    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.BICUBIC)
+    width, height = (2 * preprocess.draft * side for side in preprocess.resized(*image.size))
+    if 0 < width * height <= MAX_PIXELS:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    else:
+        image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def synthetic_samples(preprocess: Preprocess, size: tuple[int, int], seed: int) -> Samples:
-    """Return seeded images of soft coloured blots, as PNG files."""
+    """Return seeded images of soft coloured blots: PNG files, or JPEG where these are reduced."""
     generator = np.random.default_rng(seed)
     height, width = size
     if preprocess.output_size is not None:
@@ -104,13 +120,16 @@ def synthetic_samples(preprocess: Preprocess, size: tuple[int, int], seed: int) 
         image = Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
-        files.append(buffer.getvalue())
+        data = buffer.getvalue()
+        proves = _proves_draft(data, preprocess)
+        files.append(data if proves else _as_jpeg(data, preprocess))
+        suffix = ".png" if proves else ".jpg"
         watch = StepHashes()
         pixels.append(to_pixels(files[-1], preprocess, size=size, watch=watch))
         steps.append(watch.hashes)
     return Samples(
         files=tuple(files),
-        suffixes=(".png",) * GOLDEN,
+        suffixes=(suffix,) * GOLDEN,
         pixels=np.stack(pixels),
         steps=tuple(steps),
         source="synthetic",

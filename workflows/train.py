@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import torch
 
+from ..compress.sparsity import keep_zeros
 from ..core.errors import MissingError, UsageError
 from ..core.files import write_atomic
 from ..core.preprocess import resolve_preprocess
@@ -216,11 +217,12 @@ def prepare(
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
     opened = opened or open_data(options.data, settings.seed, progress)
     classes = opened.train.classes
-    if is_trained(Path(options.model)):
+    folder = Path(options.model)
+    before = read_record(folder) if is_trained(folder) else None
+    if before is not None and before.labels != classes:
         raise UsageError(
-            f"{options.model} is a trained model; to train on, name its architecture "
-            f"({read_record(Path(options.model)).architecture}) and give --weights "
-            f"{Path(options.model) / WEIGHTS}"
+            f"{options.model} knows other classes than {opened.train.name}; to give it a new head, "
+            f"name its architecture ({before.architecture}) and --weights {folder / WEIGHTS}"
         )
     loaded = load_model(
         options.model, weights=options.weights, num_classes=len(classes),
@@ -244,7 +246,7 @@ def prepare(
         module=loaded.module,
         data=bound,
         record=TrainingRecord(
-            architecture=options.model,
+            architecture=options.model if before is None else before.architecture,
             labels=classes,
             preprocess=preprocess,
             parameters=loaded.parameters or 0,
@@ -259,6 +261,7 @@ def prepare(
             val=None if bound.val is None else describe_data(bound.val),
             processes=group.world,
             tools=_tools(),
+            pruned=loaded.pruned,
         ),
     )
 
@@ -277,7 +280,7 @@ def fit(
         on_epoch: Called after each epoch, by the first process.
         keep: Whether files are written.
     """
-    data = ready.data
+    data, pruned = ready.data, ready.record.pruned
     pool = ThreadPoolExecutor(data.workers, thread_name_prefix="edgecls-load")
     stack.callback(pool.shutdown, wait=True, cancel_futures=True)
     shown = progress if group.leads else Quiet()
@@ -291,6 +294,7 @@ def fit(
         group=group,
         on_epoch=on_epoch,
         progress=shown,
+        after_step=keep_zeros(ready.module) if pruned is not None and pruned.zeros else None,
     )
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import msgspec
 import pytest
 
@@ -25,6 +26,7 @@ from ..runtimes.conftest import (  # noqa: F401
 if TYPE_CHECKING:
     from ..conftest import Command
 
+ROOT = Path(__file__).parents[2]
 QUICK = ("--processes", "1", "--runs", "3", "--warmup", "1", "--threads", "1")
 
 
@@ -51,6 +53,8 @@ def test_all_is_measured(edgecls: Command, pi_bundle: Path, tmp_path: Path) -> N
         assert process.stream_per_s > 0
         assert len(process.readings) >= 2
     assert {"machine", "python", "kernel"} <= {finding.name for finding in found.machine}
+    schema = json.loads((ROOT / "docs" / "schemas" / "bench.schema.json").read_text())
+    jsonschema.validate(json.loads(file.read_text()), schema)
     for word in ("p99", "inference", "cold start", "memory", "images/s", str(file)):
         assert word in done.out
 

@@ -70,6 +70,40 @@ def test_inspect(edgecls: Command, digits: Digits, target: str) -> None:
     assert all(artefact["path"] in done.out for artefact in manifest["artefacts"])
 
 
+def test_inspect_placement(edgecls: Command, digits: Digits) -> None:
+    bundle = digits.bundle("raspberry-pi")
+    done = edgecls("inspect", bundle, "--placement", "--require-delegated", 100)
+    found = json.loads(edgecls("inspect", bundle, "--placement", "--json").out)
+
+    assert done.code == 0, done.err
+    assert (found["backend"], found["delegated_percent"]) == ("litert", 100.0)
+    assert {layer["where"] for layer in found["layers"]} == {"XNNPACK"}
+    assert all(layer["operator"] in done.out for layer in found["layers"])
+    assert f"100.0 % ({len(found['layers'])} of {len(found['layers'])}) of the layers" in done.out
+
+
+def test_inspect_placement_is_a_gate(
+    edgecls: Command, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgecls.runtimes import litert_layers
+
+    monkeypatch.setattr(litert_layers, "DELEGATE", "another name")
+    done = edgecls(
+        "inspect", digits.bundle("raspberry-pi"), "--placement", "--require-delegated", 95
+    )
+
+    assert done.code == 1
+    assert "expected at least 95 % of the layers delegated on litert, found 0.0 % (0 of" in done.err
+    assert "CONV_2D" in done.err
+
+
+@pytest.mark.parametrize("option", [("--backend", "litert"), ("--require-delegated", 95)])
+def test_options_of_placement_need_it(
+    edgecls: Command, digits: Digits, option: tuple[object, ...]
+) -> None:
+    assert edgecls("inspect", digits.bundle("raspberry-pi"), *option).code == 2
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_verify_recomputes_the_golden_samples(
     edgecls: Command, digits: Digits, target: str

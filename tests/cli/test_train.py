@@ -326,15 +326,32 @@ def test_one_class_cannot_be_learned(edgecls: Command, digits_folder: Path, tmp_
     assert (done.code, "two classes or more, found 50 of" in done.err) == (4, True)
 
 
-def test_a_trained_folder_is_not_an_architecture(
+def test_a_trained_folder_is_trained_on(
     edgecls: Command, digits_folder: Path, tmp_path: Path
 ) -> None:
+    """From its weights, where the classes are its own."""
     edgecls(*arguments(digits_folder, tmp_path / "one", epochs=1))
+    three = tmp_path / "data"
+    for part in ("train", "val"):
+        for number in range(3):
+            name = f"{number}_digit {number}"
+            shutil.copytree(digits_folder / part / name, three / part / name)
 
-    done = edgecls("train", tmp_path / "one", *arguments(digits_folder, tmp_path / "two")[2:])
+    def on(data: Path, out: str, *model: object) -> Any:
+        return edgecls("train", *model, *arguments(data, tmp_path / out, epochs=1)[2:])
 
-    assert done.code == 2
-    assert "name its architecture (lenet5)" in done.err
+    done = on(digits_folder, "two", tmp_path / "one")
+    same = on(digits_folder, "same", "lenet5", "--weights", tmp_path / "one" / "model.safetensors")
+    other = on(three, "three", tmp_path / "one")
+
+    assert (done.code, same.code) == (0, 0), done.err
+    record = json.loads((tmp_path / "two" / "train.json").read_text())
+    assert record["architecture"] == "lenet5"
+    files = [(tmp_path / out / "model.safetensors").read_bytes() for out in ("two", "same")]
+    assert files[0] == files[1]
+    assert other.code == 2
+    assert "knows other classes" in other.err
+    assert "name its architecture (lenet5)" in other.err
 
 
 def test_a_record_runs_no_code(edgecls: Command, digits_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -111,3 +112,30 @@ def test_a_table_among_others_is_found(tmp_path: Path) -> None:
     file.write_text('[export]\nmodel = "lenet5"\n\n[preprocess]\ncrop = 96\n')
 
     assert resolve_preprocess(str(file)) == Preprocess(crop=96)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"draft": -1}, "draft must lie in 0..4"),
+        ({"draft": 5}, "draft must lie in 0..4"),
+        ({"draft": 1, "interpolation": "nearest"}, "another interpolation than nearest"),
+        ({"draft": 1, "interpolation": "bilinear", "antialias": False}, "antialias = true"),
+    ],
+)
+def test_a_draft_that_cannot_be_meant(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preprocess(**fields)
+
+
+def test_what_was_written_before_draft_decodes_in_full() -> None:
+    before = msgspec.to_builtins(Preprocess())
+    del before["draft"]
+
+    assert msgspec.convert(before, Preprocess) == Preprocess(draft=0)
+
+
+def test_what_a_reader_does_not_know_is_refused() -> None:
+    """So an older edgecls, which knows no draft, refuses a bundle that reduces JPEG files."""
+    with pytest.raises(msgspec.ValidationError, match="unknown field `draught`"):
+        msgspec.convert({**msgspec.to_builtins(Preprocess()), "draught": 1}, Preprocess)

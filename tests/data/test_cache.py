@@ -145,5 +145,6 @@ def test_only_what_changes_pixels_makes_a_variant() -> None:
         Preprocess(color="bgr"), Preprocess(resize=255), Preprocess(crop=200),
         Preprocess(interpolation="box"), Preprocess(exif=False),
         Preprocess(interpolation="bilinear"), Preprocess(interpolation="bilinear", antialias=False),
+        Preprocess(draft=1),
     ]  # fmt: skip
-    assert len({variant_of(base), *map(variant_of, others)}) == 8
+    assert len({variant_of(base), *map(variant_of, others)}) == 9

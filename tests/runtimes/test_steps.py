@@ -78,8 +78,8 @@ def patch_decoder(monkeypatch: pytest.MonkeyPatch, change: Callable[[Array], Arr
     """Let the decoder give changed codes; what the file says of its orientation stays."""
     real = images.open_image
 
-    def opened(name: str, data: bytes) -> Image.Image:
-        image = real(name, data)
+    def opened(name: str, data: bytes, max_pixels: int = images.MAX_PIXELS) -> Image.Image:
+        image = real(name, data, max_pixels)
         exif = image.getexif()
         found = Image.fromarray(change(np.asarray(image.convert("RGB"))))
         monkeypatch.setattr(found, "getexif", lambda: exif, raising=False)
@@ -109,7 +109,7 @@ def nearest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def squashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocess, "_resized", lambda image, size: (size, size))
+    monkeypatch.setattr(Preprocess, "resized", lambda self, width, height: (self.resize,) * 2)
 
 
 def crop_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def bgr_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     real = preprocess.decoded_to_pixels
 
     def reversed_order(
-        name: str, image: Image.Image, wanted: Preprocess, *, size: Any, watch: Any
+        name: str, image: images.Decoded, wanted: Preprocess, *, size: Any, watch: Any
     ) -> Array:
         other = msgspec.structs.replace(wanted, color="bgr")
         return real(name, image, other, size=size, watch=watch)
@@ -210,7 +210,7 @@ def test_the_first_of_two_faults_is_named(
 
 
 def test_an_unreadable_image_is_the_decoders(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str, data: bytes) -> Image.Image:
+    def broken(name: str, data: bytes, max_pixels: int) -> Image.Image:
         raise ImageError(name, "damaged: decoder libjpeg not available")
 
     monkeypatch.setattr(images, "open_image", broken)

@@ -9,6 +9,7 @@ What the real libraries do is not tested here.
 from __future__ import annotations
 
 import ctypes
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +117,7 @@ class FakeTensorRT:
     __version__ = "10.3.0"
     float32, float16 = "float32", "float16"
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    LayerInformationFormat = SimpleNamespace(JSON="Layers")
     NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
 
     class ILogger:
@@ -139,6 +141,10 @@ class FakeTensorRT:
             return self
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize_cuda_engine)
+
+    def create_engine_inspector(self) -> Any:
+        layer = {"Name": "conv", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Half"}]}
+        return SimpleNamespace(get_engine_information=lambda kind: json.dumps({kind: [layer]}))
 
     def create_execution_context(self) -> Any:
         return self
@@ -232,6 +238,16 @@ def test_logits_are_the_engines(
 
     expected = weights.logits(PREPROCESS.normalize(pixels))
     np.testing.assert_allclose(first, expected, atol=tolerance)
+
+
+def test_layers_are_the_inspectors(fakes: Fakes) -> None:
+    fakes()
+
+    layer = opened().layers(GRAPH)[0]
+
+    assert (layer.name, layer.operator, layer.where, layer.precision) == (
+        "conv", "kgen", "TensorRT", "float16"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("batch", [-1, 4])

@@ -197,7 +197,8 @@ def paired(right_before: NDArray[np.bool_], right_after: NDArray[np.bool_]) -> P
 def _view(state: State) -> _View:
     """Return what decides a state's pixels: all but the normalisation."""
     p = state.preprocess
-    return (state.files, p.color, p.resize, p.crop, p.interpolation, p.antialias, p.exif)
+    pixels = (p.color, p.resize, p.crop, p.interpolation, p.antialias, p.exif, p.draft)
+    return (state.files, *pixels)
 
 
 def _top1(logits: Logits, files: Sequence[ImageFile], places: NDArray[np.intp]) -> Indices:

@@ -52,7 +52,9 @@ def _geometry(preprocess: Preprocess) -> str:
 
 def _filter(preprocess: Preprocess) -> str:
     plain = preprocess.interpolation == "nearest" or not preprocess.antialias
-    return f"{preprocess.interpolation} {'without' if plain else 'with'} antialiasing"
+    drafted = f", JPEG reduced to no less than {preprocess.draft} times the size"
+    text = f"{preprocess.interpolation} {'without' if plain else 'with'} antialiasing"
+    return text + drafted if preprocess.draft else text
 
 
 def _normalisation(preprocess: Preprocess) -> str:
@@ -70,7 +72,7 @@ _STAGES: Final[tuple[tuple[Stage, tuple[str, ...], Callable[[Preprocess], str]],
     ("orientation", ("exif",), _orientation),
     ("channel order", ("color",), _color),
     ("resize and crop", ("resize", "crop"), _geometry),
-    ("interpolation", ("interpolation", "antialias"), _filter),
+    ("interpolation", ("interpolation", "antialias", "draft"), _filter),
     ("normalisation", ("scale", "mean", "std"), _normalisation),
 )
 

@@ -1,0 +1,1 @@
+"""Smaller classifiers: pruning. Module in, module out."""

@@ -1,0 +1,120 @@
+"""Around every request: the API key, the security headers, the counts, and no fault shown."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .counts import PATHS, Counts
+from .errors import RequestError, internal
+
+_LOG: Final = logging.getLogger("edgecls.serve")
+
+# What needs no key: whether the server lives, the page, which asks for one, and its description.
+_OPEN: Final = (
+    "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/openapi.json",
+)  # fmt: skip
+_OPEN_BELOW: Final = "/static/"
+
+_HEADERS: Final = {
+    # Everything that the page uses comes from this server; a chosen image is a blob.
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), geolocation=(), microphone=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+class Guard:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, *, api_key: str | None, counts: Counts) -> None:
+        self._app = app
+        self._key = None if api_key is None else api_key.encode()
+        self._counts = counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through that has the key, and see that it gets an answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0  # of an answer that was begun
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = dict(message.get("headers", ()))
+                added = {**_HEADERS, "cache-control": "no-store"}
+                for name, value in added.items():
+                    headers.setdefault(name.encode(), value.encode())
+                message = {**message, "headers": list(headers.items())}
+            await send(message)
+
+        start = time.perf_counter()
+        path = scope["path"]
+        try:
+            self._check_key(scope)
+            await self._app(scope, receive, answer)
+        except RequestError as error:
+            await send_error(answer, path, error)
+        except Exception:
+            # A client learns that it was our fault; what it was stands in the log only.
+            _LOG.exception("%s failed", path)
+            if not status:
+                await send_error(answer, path, internal())
+        finally:
+            self._counts.add_request(label_of(path), status)
+            if path == "/v1/predict" and status == 200:
+                self._counts.observe_seconds("predict_seconds", time.perf_counter() - start)
+
+    def _check_key(self, scope: Scope) -> None:
+        path = scope["path"]
+        if self._key is None or path in _OPEN or path.startswith(_OPEN_BELOW):
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        sent = headers.get(b"x-api-key")
+        if sent is None:
+            scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer":
+                sent = b""
+        # compare_digest takes as long for a wrong first letter as for a wrong last one.
+        if not hmac.compare_digest(sent.strip(), self._key):
+            raise RequestError(
+                401, "unauthorized",
+                "expected the API key: Authorization: Bearer KEY, or X-API-Key: KEY",
+            )  # fmt: skip
+
+
+def label_of(path: str) -> str:
+    """Return what a path counts as: one of few, whatever is asked for."""
+    if path in PATHS:
+        return path
+    first = f"/{path.split('/')[1]}"
+    return first if first in {"/static", "/v2"} else "other"
+
+
+async def send_error(send: Send, path: str, error: RequestError) -> None:
+    """Answer with an error in its JSON form."""
+    headers: dict[str, Any] = {"content-type": "application/json", **error.headers}
+    body = error.body(path)
+    headers["content-length"] = str(len(body))
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error.status,
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

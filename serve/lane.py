@@ -1,0 +1,202 @@
+"""The one thread of a process that runs the model, and what it takes together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.values import Logits, Tensor
+from ..runtimes import Prediction
+from ..runtimes.predictor import Prepared
+from .counts import Counts
+from .field import count_image
+from .model import Model
+
+
+@dataclass(slots=True, kw_only=True)
+class Job(ABC):
+    """What the lane is asked to run.
+
+    Attributes:
+        model: What runs it: the one that prepared it, even where another took its place since.
+        deadline: On the clock ``time.monotonic``: whoever asked is gone then.
+        answer: Holds what came of it.
+        waiting_since: On the clock ``time.perf_counter``.
+    """
+
+    model: Model
+    deadline: float
+    answer: Future[Any]
+    waiting_since: float = 0.0
+
+    @abstractmethod
+    def joins(self, first: Job) -> bool:
+        """Whether it can run in one batch with another."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ImageJob(Job):
+    """One image.
+
+    Attributes:
+        image: Its pixels.
+        topk: How many classes to answer.
+        codes: Its pixels' histogram, as the fingerprint has it, flat.
+    """
+
+    image: Prepared
+    topk: int
+    codes: Sequence[int]
+
+    def joins(self, first: Job) -> bool:
+        """Whether both are images for the same model."""
+        return isinstance(first, ImageJob) and first.model is self.model
+
+
+@dataclass(slots=True, kw_only=True)
+class TensorJob(Job):
+    """Normalised images (N, C, H, W) that were asked for together, and run together."""
+
+    tensor: Tensor
+
+    def joins(self, first: Job) -> bool:
+        """Whether it is the other one: several requests' tensors are not mixed."""
+        return first is self
+
+
+def pending(model: Model) -> Future[Any]:
+    """Return what will hold the answer of a job for ``model``, which stays open until then.
+
+    Whoever waits for it may go, but cannot call it off.
+    """
+    model.use()
+    answer: Future[Any] = Future()
+    answer.set_running_or_notify_cancel()
+    return answer
+
+
+class Lane:
+    """Runs jobs in the order in which they are ready, images together where the model can.
+
+    An image waits for others only while some are being decoded, and only where the model takes
+    several at once: one that comes alone is run at once.
+    """
+
+    def __init__(self, counts: Counts, *, max_batch: int, max_wait_ms: float) -> None:
+        self._counts = counts
+        self._max_batch = max_batch
+        self._max_wait_s = max_wait_ms / 1e3
+        self._jobs: deque[Job] = deque()
+        self._coming = 0
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="edgecls-lane", daemon=True)
+        self._thread.start()
+
+    def expect(self, images: int) -> None:
+        """Announce images: ``put`` or ``miss`` follows for each."""
+        with self._changed:
+            self._coming += images
+
+    def miss(self) -> None:
+        """Say that an image that was announced does not come."""
+        with self._changed:
+            self._coming -= 1
+            self._changed.notify()
+
+    def put(self, job: Job, *, expected: bool = False) -> None:
+        """Run a job when its turn comes."""
+        job.waiting_since = time.perf_counter()
+        with self._changed:
+            self._coming -= expected
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Run what is there, then end."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next():
+            asked = time.monotonic()
+            live = [job for job in batch if job.deadline > asked]
+            for job in batch:
+                if job not in live:
+                    job.answer.set_exception(TimeoutError())
+            if live:
+                self._run(live)
+            for job in batch:
+                job.model.release()
+
+    def _next(self) -> list[Job]:
+        """Return what runs together next; nothing where the lane was stopped and is empty."""
+        with self._changed:
+            while not self._jobs:
+                if self._stopping:
+                    return []
+                self._changed.wait()
+            first = self._jobs.popleft()
+            batch = [first]
+            most = min(self._max_batch, first.model.predictor.max_batch or self._max_batch)
+            until = time.monotonic() + self._max_wait_s
+            while len(batch) < most:
+                if self._jobs:
+                    if not self._jobs[0].joins(first):
+                        break
+                    batch.append(self._jobs.popleft())
+                elif not self._coming or (left := until - time.monotonic()) <= 0:
+                    break
+                else:
+                    self._changed.wait(left)
+            return batch
+
+    def _run(self, batch: Sequence[Job]) -> None:
+        start = time.perf_counter()
+        first = batch[0]
+        try:
+            if isinstance(first, TensorJob):
+                found = first.model.predictor.logits_of_tensor(first.tensor)
+                images = len(first.tensor)
+            else:
+                pixels = np.stack([job.image.pixels for job in batch if isinstance(job, ImageJob)])
+                found = first.model.predictor.logits(pixels)
+                images = len(batch)
+        except Exception as error:  # whatever a runtime raises is the answer to these, and no more
+            for job in batch:
+                job.answer.set_exception(error)
+            return
+        each_s = (time.perf_counter() - start) / max(images, 1)
+        self._counts.observe_batch(images)
+        if isinstance(first, TensorJob):
+            first.answer.set_result(found)
+            return
+        for job, row in zip(batch, found, strict=True):
+            assert isinstance(job, ImageJob)
+            self._finish(job, row, start - job.waiting_since, each_s)
+
+    def _finish(self, job: ImageJob, row: Logits, waited_s: float, each_s: float) -> None:
+        speed = {"queue": waited_s * 1e3, "inference": each_s * 1e3}
+        try:
+            found = job.model.predictor.finish(job.image, row, speed, job.topk)
+        except Exception as error:  # logits that are no numbers
+            job.answer.set_exception(error)
+            return
+        self._count(job, found)
+        job.answer.set_result(found)
+
+    def _count(self, job: ImageJob, found: Prediction) -> None:
+        counts = self._counts
+        for stage, milliseconds in found.speed_ms.items():
+            counts.observe_seconds(f"{stage}_seconds", milliseconds / 1e3)
+        count_image(counts, job.model.sha256, job.codes, found)

@@ -1,0 +1,60 @@
+"""Ratios of times by a clock that the test turns, and intervals against the binomial law."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from edgecls.workflows import speed
+from edgecls.workflows.speed import median_interval, time_ratio
+
+
+class Clock:
+    """Time passes only where something runs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Runs:
+    """A backend that takes what it is told, and more where the machine is busy."""
+
+    def __init__(self, clock: Clock, seconds: float, draw: np.random.Generator) -> None:
+        self.clock, self.seconds, self.draw = clock, seconds, draw
+
+    def logits(self, pixels: np.ndarray) -> np.ndarray:
+        busy = 10.0 if self.draw.random() < 0.1 else 1.0
+        self.clock.now += self.seconds * busy
+        return pixels
+
+
+def test_the_ratio_is_that_of_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else the machine does in one run of ten."""
+    clock, draw = Clock(), np.random.default_rng(0)
+    monkeypatch.setattr(speed, "time", clock)
+    one, other = Runs(clock, 0.003, draw), Runs(clock, 0.004, draw)
+
+    found = time_ratio(one, other, np.zeros((2, 1, 1, 3), np.uint8))  # type: ignore[arg-type]
+
+    assert found.value == pytest.approx(0.75)
+    assert (found.ms, found.other_ms) == pytest.approx((3.0, 4.0))
+    assert found.low == pytest.approx(0.75)
+    assert found.high == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("count", [6, 7, 20, 99, 100, 301])
+def test_the_interval_is_the_narrowest_that_holds(count: int) -> None:
+    low, high = median_interval(list(range(count)))
+
+    skipped = int(low)
+    assert high == count - 1 - skipped
+    assert 2 * binom.cdf(skipped, count, 0.5) <= 0.05
+    assert 2 * binom.cdf(skipped + 1, count, 0.5) > 0.05
+
+
+def test_few_values_give_all_that_was_seen() -> None:
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
