@@ -112,7 +112,7 @@ def measure(
     }  # fmt: skip
     rows = []
     for way, options in ways.items():
-        out = work / f"{net}-{len(rows)}"
+        out = work / "bundles" / weights.parent.name / str(len(rows))
         start = time.perf_counter()
         found = edgecls(
             "export", f"small_nets:{net}", "--weights", weights, "--preprocess", work / "pre.toml",
