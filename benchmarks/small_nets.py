@@ -1,7 +1,8 @@
-"""A network for 32x32 images that no zoo has by name: what ``module:callable`` is for."""
+"""Networks for 32x32 images that no zoo has by name: what ``module:callable`` is for."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 
@@ -21,3 +22,62 @@ def vgg(num_classes: int = 10) -> nn.Module:
     return nn.Sequential(
         *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)
     )
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by what the image as a whole says of it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // 4, 1)
+        self.expand = nn.Conv2d(channels // 4, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` scaled, of its shape."""
+        scale = self.reduce(x.mean((2, 3), keepdim=True)).relu()
+        return x * self.expand(scale).sigmoid()
+
+
+class Inverted(nn.Module):
+    """An inverted residual: expanded, convolved channel by channel, excited, projected."""
+
+    def __init__(
+        self, before: int, after: int, stride: int, act: type[nn.Module], excite: bool
+    ) -> None:
+        super().__init__()
+        wide = 4 * before
+        self.adds = before == after and stride == 1
+        self.body = nn.Sequential(
+            nn.Conv2d(before, wide, 1, bias=False), nn.BatchNorm2d(wide), act(),
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False),
+            nn.BatchNorm2d(wide), act(),
+            SqueezeExcite(wide) if excite else nn.Identity(),
+            nn.Conv2d(wide, after, 1, bias=False), nn.BatchNorm2d(after),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, after, H / stride, W / stride)."""
+        found: torch.Tensor = self.body(x)
+        return x + found if self.adds else found
+
+
+def _inverted(num_classes: int, act: type[nn.Module], excite: bool) -> nn.Module:
+    blocks: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), act()]
+    before = 16
+    for after, stride in ((16, 1), (24, 2), (24, 1), (40, 2), (40, 1)):
+        blocks.append(Inverted(before, after, stride, act, excite))
+        before = after
+    head = [nn.Conv2d(before, 160, 1, bias=False), nn.BatchNorm2d(160), act()]
+    return nn.Sequential(
+        *blocks, *head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(160, num_classes)
+    )
+
+
+def mobile_silu(num_classes: int = 10) -> nn.Module:
+    """Five inverted residuals with SiLU and squeeze-and-excite."""
+    return _inverted(num_classes, nn.SiLU, excite=True)
+
+
+def mobile_relu(num_classes: int = 10) -> nn.Module:
+    """Five inverted residuals with ReLU: what can be equalized across layers."""
+    return _inverted(num_classes, nn.ReLU, excite=False)

@@ -77,6 +77,28 @@ class CalibrationInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     percentile: float | None = None
 
 
+class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an int8 bundle was fitted to an accuracy budget; estimates, on the tuning images.
+
+    Attributes:
+        repairs: What was kept of the recipe, in the order in which it was applied.
+        left_float: The layers left in float, by their convolution or matrix product.
+        max_drop: The budget in points of top-1; None where there was none.
+        drop: Points of top-1 lost on the tuning images, in simulation.
+        images: How many of them.
+        data_sha256: Hash over the images' bytes, in the order of their own hashes.
+        graded: Whether they have ground truth; else changed answers count as lost.
+    """
+
+    repairs: tuple[str, ...]
+    left_float: tuple[str, ...]
+    max_drop: float | None
+    drop: float
+    images: int
+    data_sha256: str
+    graded: bool
+
+
 class GoldenSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An image with what it must become.
 
@@ -121,4 +143,5 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     synsets: tuple[str, ...] | None = None
     calibration: CalibrationInfo | None = None
     fingerprint: Fingerprint | None = None
+    tuning: Tuning | None = None
     schema_version: int = SCHEMA_VERSION

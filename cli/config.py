@@ -14,8 +14,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
 
 TABLES: Final = (
-    "data", "train", "tune", "prune", "evaluate", "export", "calibrate", "predict", "serve",
-    "drift", "verify", "bench", "build", "doctor", "demo", "preprocess", "devices",
+    "data", "train", "tune", "prune", "evaluate", "export", "calibrate", "sensitivity", "sweep",
+    "predict", "serve", "drift", "verify", "bench", "build", "doctor", "demo", "preprocess",
+    "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.

@@ -10,6 +10,7 @@ import click
 from ..core.ranges import METHODS
 from ..core.values import PRECISIONS
 from .config import config_option
+from .export_tuning import print_tuning, tuning_json
 from .options import workstation
 
 if TYPE_CHECKING:
@@ -70,13 +71,36 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--implicit-int8", is_flag=True,
     help="Add the float graph and a calibration cache, by which TensorRT 10 quantizes it itself.",
 )  # fmt: skip
+@click.option(
+    "--max-drop", type=float, metavar="POINTS",
+    help="Leave layers float until no more of top-1 is lost on --tune, as far as it can tell.",
+)  # fmt: skip
+@click.option(
+    "--max-float", type=click.FloatRange(0, 100), default=100.0, show_default=True,
+    metavar="PERCENT", help="With --max-drop: the most of the network's work that may be left so.",
+)  # fmt: skip
+@click.option(
+    "--recipe", type=click.Choice(["fast", "best"]), default="fast", show_default=True,
+    help="best: try each repair on --tune, and keep what pays.",
+)  # fmt: skip
+@click.option(
+    "--tune", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of images for --max-drop and --recipe best, that neither calibrate nor judge.",
+)  # fmt: skip
+@click.option("--tune-images", type=click.IntRange(2), default=1000, show_default=True)
+@click.option("--tune-truth", type=_FILE, help="Ground truth of --tune: JSON or CSV.")
+@click.option(
+    "--tune-resume", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Keep what the search measured here, and go on from it.",
+)  # fmt: skip
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def command(as_json: bool, model: str, **options: Any) -> None:
+def command(as_json: bool, model: str, **options: Any) -> int:
     """Turn MODEL into one bundle per target, OUT/TARGET/.
 
     MODEL is timm:NAME, torchvision:NAME, lenet5, cifar_resnet20 (32, 44, 56),
-    package.module:callable, FILE.pt2 or FILE.onnx.
+    package.module:callable, FILE.pt2 or FILE.onnx. A bundle that misses --max-drop is kept as
+    OUT/TARGET.failing/.
     """
     import json
 
@@ -90,6 +114,14 @@ def command(as_json: bool, model: str, **options: Any) -> None:
         click.echo(json.dumps(_to_json(result), indent=2))
     else:
         _print(result)
+    for found in result.missed:
+        click.echo(
+            f"error: --max-drop {options['max_drop']:g} cannot be kept. {found.why()} is the best "
+            "that was found, kept as .failing; allow a larger --max-drop or --max-float, or try "
+            "--recipe best",
+            err=True,
+        )
+    return 1 if result.missed else 0
 
 
 def _to_json(result: ExportResult) -> dict[str, Any]:
@@ -116,6 +148,7 @@ def _to_json(result: ExportResult) -> dict[str, Any]:
             }
             for bundle in result.bundles
         ],
+        "tuning": None if result.tuned is None else tuning_json(result.tuned),
         "preflight": msgspec.to_builtins(result.preflight),
         "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
     }
@@ -156,6 +189,8 @@ def _print(result: ExportResult) -> None:
         checks.add_row(f"{step.step} (against {step.against})", f"{step.max_difference:.2g}", limit)
     out.print()
     out.print(checks)
+    if result.tuned is not None:
+        print_tuning(result.tuned)
     if result.preflight is not None:
         out.print(f"\n{_preflight(result.preflight)}", markup=False, highlight=False)
     times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())

@@ -82,6 +82,14 @@ def _show(manifest: Manifest, sha256: str) -> None:
             "calibration",
             f"{calibration.images} images, {calibration.method}, seed {calibration.seed}",
         )
+    if manifest.tuning is not None:
+        tuning = manifest.tuning
+        mended = ", ".join(tuning.repairs) or "no repair"
+        facts.add_row(
+            "tuning",
+            f"{mended}; {len(tuning.left_float)} layers left float; {tuning.drop:.2f} points lost "
+            f"on {tuning.images} images (an estimate)",
+        )
     facts.add_row("golden", f"{len(manifest.golden)} samples, {manifest.golden_source}")
     facts.add_row("tools", ", ".join(f"{name} {at}" for name, at in manifest.tools.items()))
     facts.add_row("manifest", f"sha256 {sha256}")

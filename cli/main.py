@@ -31,6 +31,8 @@ COMMANDS: Final = {
     "calibrate diff": "Say which tensors' ranges differ between two tables.",
     "calibrate compare": "Compare the calibration methods on images that none has seen.",
     "calibrate merge": "Add up tables of parts, or write one as a TensorRT cache.",
+    "sensitivity": "Say what each layer costs in int8, all others left in float.",
+    "sweep": "Export in every precision and recipe: accuracy against size and latency.",
     "build": "Build a bundle's TensorRT engine ahead of its first load.",
     "predict": "Classify images with a bundle.",
     "serve": "Answer HTTP requests with a bundle, with a page to try it.",

@@ -123,7 +123,7 @@ def measure_all(
     alpha = ALPHA / max(1, len(others))
     rows = [first, *(records[name] for name in others)]
     intervals = bootstrap_intervals(_columns(rows), _differences, alpha=alpha, seed=seed)
-    found = {name: _values(one) for name, one in records.items()}
+    found = {name: values_of(one) for name, one in records.items()}
     for index, name in enumerate(others):
         mine, theirs = records[name], found[name]
         for measure, flags in mine.shares.items():
@@ -160,7 +160,8 @@ def _differences(means: Reals) -> Reals:
     return np.concatenate([sqnr, kl[..., 1:] - kl[..., :1]], axis=-1)
 
 
-def _values(one: Record) -> dict[Measure, Measured]:
+def values_of(one: Record) -> dict[Measure, Measured]:
+    """Return the measures of one candidate by itself, in the order of ``MEASURES``."""
     found: dict[Measure, Measured] = {
         measure: Measured(value=100 * float(flags.mean())) for measure, flags in one.shares.items()
     }

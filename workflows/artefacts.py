@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from ..bundle.manifest import Artefact
-from ..calibration.placement import QuantizedGraph, adopt_qdq, place_qdq
+from ..calibration.placement import QuantizedGraph, adopt_qdq
 from ..calibration.trt_cache import format_cache
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
@@ -27,6 +27,7 @@ from ..runtimes.steps import array_sha256
 from ..runtimes.tensorrt_build import build_engine, tensorrt_rtx_available
 from ..targets import Target
 from .graph import STEP_LIMIT, CheckedGraph, check_step
+from .precision.source import Source
 from .samples import Samples
 from .timing import Stages
 from .weight_forms import WEIGHT_FORMS
@@ -69,6 +70,8 @@ class ArtefactBuilder:
         progress: Takes the notices.
         implicit_int8: Whether int8 for TensorRT is also made as a float graph with a calibration
             cache.
+        source: What a float graph's Q/DQ graphs are made from; None is the graph with its table.
+        left_float: By scheme, the layers that stay float.
         graphs: The ONNX graphs that were made on the way, by name.
     """
 
@@ -80,6 +83,8 @@ class ArtefactBuilder:
     stages: Stages
     progress: Progress
     implicit_int8: bool = False
+    source: Source | None = None
+    left_float: Mapping[QuantScheme, tuple[str, ...]] = field(default_factory=dict)
     graphs: dict[str, onnx.ModelProto] = field(default_factory=dict)
     _built: dict[str, tuple[Built, tuple[StepCheck, ...]]] = field(default_factory=dict)
     _engines: dict[str, bytes] = field(default_factory=dict)
@@ -147,24 +152,22 @@ class ArtefactBuilder:
         return self._built[key]
 
     def _quantized(self, scheme: QuantScheme) -> QuantizedGraph:
-        model = self.graph.model
-        if scheme.placement == "full":
-            # What depends on nothing but the batch is no activation: it is computed now.
-            model = for_one_image(model)
         with self.stages.stage("quantize"):
             if self.graph.quantized:
-                quantized = self._adopted(model, scheme)
+                quantized = self._adopted(scheme)
             else:
                 assert self.table is not None
-                quantized = place_qdq(model, self.table, scheme)
+                source = self.source or Source(model=self.graph.model, table=self.table)
+                quantized = source.quantize(scheme, self.left_float.get(scheme, ()))
         name = f"qdq.{scheme.placement}.{scheme.activations}"
         name += ".int16" * (scheme.activation_bits == 16) + ".uint8" * (scheme.codes == "uint8")
         self.graphs[name] = quantized.model
         return quantized
 
-    def _adopted(self, model: onnx.ModelProto, scheme: QuantScheme) -> QuantizedGraph:
+    def _adopted(self, scheme: QuantScheme) -> QuantizedGraph:
+        model = self.graph.model
         if scheme.placement == "full":
-            model, changed = codes_for_arm(model)
+            model, changed = codes_for_arm(for_one_image(model))
             if changed:
                 self.progress.note(
                     f"{changed} weight code(s) -128 became -127, one step of their scale: int8 "

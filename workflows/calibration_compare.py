@@ -113,7 +113,7 @@ def compare_methods(options: CompareOptions, progress: Progress) -> CalibrationC
         DataError: Fewer than two images are left to judge, or the truth does not fit.
         EdgeclsError: The model or the images cannot be used.
     """
-    by_scheme = _schemes(options.targets, options.precision)
+    by_scheme = schemes_of(options.targets, options.precision)
     methods = tuple(dict.fromkeys((BASELINE, *options.methods)))
     judging = list_images(options.against)
     labels = read_labels(options.labels) if options.labels else None
@@ -162,8 +162,16 @@ def compare_methods(options: CompareOptions, progress: Progress) -> CalibrationC
     )
 
 
-def _schemes(names: Sequence[str], precision: Precision) -> dict[QuantScheme, tuple[str, ...]]:
-    """Return the targets of each scheme."""
+def schemes_of(names: Sequence[str], precision: Precision) -> dict[QuantScheme, tuple[str, ...]]:
+    """Return the targets of each scheme.
+
+    Args:
+        names: Of targets; none is all that take the precision.
+        precision: A calibrated one.
+
+    Raises:
+        UsageError: It is none, or a target does not take it.
+    """
     if precision not in CALIBRATED:
         raise UsageError(f"{precision} is not calibrated; take {' or '.join(sorted(CALIBRATED))}")
     found: dict[QuantScheme, tuple[str, ...]] = {}

@@ -21,7 +21,7 @@ from ..core.files import sha256_bytes, write_atomic
 from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
-from ..core.values import CALIBRATED, StepCheck
+from ..core.values import CALIBRATED, Precision, StepCheck
 from ..core.version import VERSION
 from ..data.images import ImageFile, list_images, select_images
 from ..export.preflight import Preflight, preflight
@@ -41,9 +41,11 @@ from .export_options import (
 )
 from .graph import checked_graph, labels_of, load_trained, resolve_input, run_onnx
 from .phone import phone_form
+from .precision.tune import SchemeTuning, Tuned, TuneOptions, tune
 from .samples import GOLDEN, Samples, real_samples, synthetic_samples
 from .timing import Stages
 
+FAILING: Final = ".failing"
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "ai-edge-litert",
                 "tensorrt-rtx-cu12-bindings", "timm", "torchvision", "numpy", "pillow")  # fmt: skip
 
@@ -64,11 +66,19 @@ class ExportResult:
         bundles: As written.
         seconds: What each stage took.
         preflight: What the check of the first graph for a JetPack found, where one was asked for.
+        tuned: What was decided on the tuning images, where there were any.
     """
 
     bundles: tuple[ExportedBundle, ...]
     seconds: dict[str, float] = field(default_factory=dict)
     preflight: Preflight | None = None
+    tuned: Tuned | None = None
+
+    @property
+    def missed(self) -> tuple[SchemeTuning, ...]:
+        """What misses its budget: those bundles are kept as TARGET.failing."""
+        schemes = self.tuned.schemes.values() if self.tuned else ()
+        return tuple(found for found in schemes if not found.reached)
 
 
 def export(options: ExportOptions, progress: Progress) -> ExportResult:
@@ -83,6 +93,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     targets, precision = check_options(options)
     for target in targets:
         check_replaceable(options.out / target.name)
+        check_replaceable(options.out / f"{target.name}{FAILING}")
     given_table = read_table(options.calib_table) if options.calib_table else None
     if given_table is not None:
         given_table.ranges()  # a part of a table is refused before the model is converted
@@ -120,6 +131,11 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
                 f"{options.source} is quantized: --implicit-int8 is for float models, whose "
                 "quantization TensorRT can choose"
             )
+        if options.tune is not None:
+            raise UsageError(
+                f"{options.source} is quantized: --tune is for float models, whose layers can be "
+                "left float"
+            )
         precision = own_precision(options, graph, targets)
         check_strict(options, precision)
         if given_table is not None:
@@ -153,9 +169,35 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
                     f"{calibration.method} chooses for 8 bits: 16-bit activations keep all that "
                     "was seen (minmax)"
                 )
+    tuned: Tuned | None = None
+    if options.tune is not None:
+        assert calibration is not None
+        with stages.stage("tune"):
+            tuned = tune(
+                TuneOptions(
+                    data=options.tune,
+                    images=options.tune_images,
+                    truth=options.tune_truth,
+                    max_drop=options.max_drop,
+                    max_float=options.max_float,
+                    resume=options.tune_resume,
+                    recipe=options.recipe,
+                ),
+                graph,
+                calibration,
+                targets,
+                precision,
+                images=images,
+                labels=labels,
+                seed=options.seed,
+                progress=progress,
+            )
+        table = tuned.source.table
     builder = ArtefactBuilder(
         graph=graph,
         table=table,
+        source=tuned.source if tuned else None,
+        left_float=tuned.left_float if tuned else {},
         preprocess=preprocess,
         samples=samples,
         reference=run_onnx(graph.model, tensors),
@@ -198,8 +240,8 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     )
     drafts = [
         Draft(
-            path=options.out / target.name,
-            manifest=_for_target(common, target, built, steps, samples),
+            path=options.out / _folder(target, precision, tuned),
+            manifest=_for_target(common, target, built, steps, samples, tuned),
             files=_files(built, samples),
         )
         for target, built, steps in made
@@ -213,7 +255,14 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         ),
         seconds=stages.seconds,
         preflight=next(iter(checked), None),
+        tuned=tuned,
     )
+
+
+def _folder(target: Target, precision: Precision, tuned: Tuned | None) -> str:
+    """Return a bundle's folder: what missed its goal never stands under the good name."""
+    kept = tuned is None or tuned.schemes[target.scheme_for(precision)].reached
+    return target.name if kept else f"{target.name}{FAILING}"
 
 
 def _calibration_images(options: ExportOptions, progress: Progress) -> tuple[ImageFile, ...]:
@@ -281,10 +330,13 @@ def _for_target(
     built: Sequence[Built],
     steps: tuple[StepCheck, ...],
     samples: Samples,
+    tuned: Tuned | None,
 ) -> Manifest:
+    scheme = target.scheme_for(common.precision)
     return msgspec.structs.replace(
         common,
         target=target.name,
+        tuning=tuned.manifest(scheme) if tuned else None,
         artefacts=tuple(item.artefact for item in built),
         steps=(*common.steps, *steps),
         golden=tuple(

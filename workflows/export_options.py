@@ -15,6 +15,7 @@ from ..targets import TARGETS, Target, get_target
 from ..targets.jetpack import JetPack, Module, choose
 from .artefacts import Built
 from .graph import CheckedGraph
+from .precision.tune import RecipeName
 
 # By the bits of a quantized graph's activations: what it is.
 _PRECISIONS: Final[dict[int, Precision]] = {0: "int8-weights", 8: "int8", 16: "int16x8"}
@@ -47,6 +48,15 @@ class ExportOptions:
         module: The Jetson module, likewise.
         implicit_int8: Whether int8 for TensorRT also goes as a float graph with a calibration
             cache, which TensorRT 10 quantizes itself.
+        recipe: "fast" quantizes as the ranges say; "best" tries each repair on the tuning images
+            and keeps what pays.
+        max_drop: The budget in points of top-1 on the tuning images: layers are left float until it
+            is kept.
+        max_float: The largest share of the multiply-accumulates that may be, in percent.
+        tune: A folder of images that choose repairs and layers.
+        tune_images: How many of them at most.
+        tune_truth: Their ground truth.
+        tune_resume: A file that keeps what was measured, and from which the search goes on.
     """
 
     source: str
@@ -69,6 +79,13 @@ class ExportOptions:
     jetpack: str | None = None
     module: str | None = None
     implicit_int8: bool = False
+    recipe: RecipeName = "fast"
+    max_drop: float | None = None
+    max_float: float = 100.0
+    tune: Path | None = None
+    tune_images: int = 1000
+    tune_truth: Path | None = None
+    tune_resume: Path | None = None
 
 
 def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision]:
@@ -88,6 +105,7 @@ def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
     check_strict(options, precision)
     _check_implicit(options, targets, precision)
+    _check_tuning(options, precision)
     device_of(options, targets)
     if options.calib_images < 1:
         raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
@@ -126,6 +144,32 @@ def _check_implicit(
     if not any(target.tensorrt for target in targets):
         runs = [target.name for target in TARGETS.values() if target.tensorrt]
         raise UsageError(f"--implicit-int8 is for TensorRT 10; add --target {' or '.join(runs)}")
+
+
+def _check_tuning(options: ExportOptions, precision: Precision) -> None:
+    wanted = "--max-drop" if options.max_drop is not None else "--recipe best"
+    if options.max_drop is None and options.recipe == "fast":
+        if options.tune is not None:
+            raise UsageError(
+                "--tune is for --max-drop POINTS or --recipe best; give one, or leave --tune out"
+            )
+        return
+    if options.tune is None:
+        raise UsageError(f"{wanted} needs images that did not calibrate: give --tune DIR")
+    if precision not in CALIBRATED:
+        names = " and ".join(sorted(CALIBRATED))
+        raise UsageError(f"{wanted} is for {names}, not for {precision}")
+    if options.recipe == "best" and options.calib is None:
+        raise UsageError("--recipe best needs the images that calibrate: give --calib DIR")
+    if options.max_drop is not None and not 0 <= options.max_drop < 100:
+        raise UsageError(f"--max-drop must be 0 or more points, below 100: {options.max_drop:g}")
+    if options.max_drop is not None and options.strict_int8:
+        raise UsageError("--max-drop leaves layers float, --strict-int8 none; give one of them")
+    if options.implicit_int8:
+        raise UsageError(
+            f"{wanted} changes what is quantized, --implicit-int8 leaves that to TensorRT; give "
+            "one of them"
+        )
 
 
 def check_strict(options: ExportOptions, precision: Precision) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ from ...core.ranges import RangeTable
 from ...core.values import INT16_OPSET, QuantScheme
 from .full import place_full
 from .fused import place_fused
+from .layers import COMPUTE, Layer, layer_name, layers_of, nodes_by_layer
 from .qdq import Qdq, constant, drop_unused, known
 from .unsigned import make_unsigned
 from .weights_only import place_weights
@@ -23,8 +24,6 @@ _PLACEMENTS: Final[dict[str, Callable[[ir.Model, Qdq], None]]] = {
     "fused": place_fused,
     "full": place_full,
 }
-
-_COMPUTE: Final = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +41,30 @@ class QuantizedGraph:
     left_float: tuple[str, ...]
 
 
-def place_qdq(model: onnx.ModelProto, table: RangeTable, scheme: QuantScheme) -> QuantizedGraph:
+def place_qdq(
+    model: onnx.ModelProto,
+    table: RangeTable,
+    scheme: QuantScheme,
+    float_nodes: Collection[str] = (),
+) -> QuantizedGraph:
     """Return the graph with the Q/DQ pairs of a scheme; ``model`` is left as it is.
 
     Pairs and quantized weights that it has stay to the letter, the scheme's others are added.
 
+    Args:
+        model: A graph.
+        table: The ranges of its values.
+        scheme: How they become scales.
+        float_nodes: Convolutions and matrix products that stay float with all of their layer
+            (``layers_of``): their weights, and what goes from one of them to another. What goes
+            between them and a quantized layer is quantized on the latter's side.
+
     Raises:
-        CalibrationError: The table lacks a tensor that the scheme quantizes.
+        CalibrationError: The table lacks a tensor that the scheme quantizes, or the graph has no
+            such node.
     """
     graph_model = ir.from_proto(model)
-    _place(graph_model, table, scheme)
+    _place(graph_model, table, scheme, float_nodes)
     return _checked(graph_model)
 
 
@@ -85,10 +98,29 @@ def adopt_qdq(
     return _checked(graph_model)
 
 
-def _place(graph_model: ir.Model, table: RangeTable, scheme: QuantScheme) -> None:
-    qdq = Qdq(graph_model.graph, table.ranges, scheme)
+def _place(
+    graph_model: ir.Model,
+    table: RangeTable,
+    scheme: QuantScheme,
+    float_nodes: Collection[str] = (),
+) -> None:
+    left = _left_float(graph_model.graph, float_nodes)
+    qdq = Qdq(graph_model.graph, table.ranges, scheme, left)
     _PLACEMENTS[scheme.placement](graph_model, qdq)
     _finish(graph_model, qdq)
+
+
+def _left_float(graph: ir.Graph, names: Collection[str]) -> frozenset[ir.Node]:
+    if not names:
+        return frozenset()
+    members = nodes_by_layer(graph)
+    unknown = sorted(set(names) - members.keys())
+    if unknown:
+        raise CalibrationError(
+            f"expected convolutions or matrix products of the graph to leave float, found "
+            f"{unknown[0]!r}; name one of {', '.join(list(members)[:5])}, ..."
+        )
+    return frozenset(node for name in names for node in members[name])
 
 
 def _finish(graph_model: ir.Model, qdq: Qdq) -> None:
@@ -107,10 +139,8 @@ def _checked(graph_model: ir.Model) -> QuantizedGraph:
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:
         raise CalibrationError(f"the quantized graph is not valid: {error}") from error
-    compute = [node for node in graph_model.graph if node.op_type in _COMPUTE]
-    left = tuple(
-        node.name or str(node.outputs[0].name) for node in compute if not _reads_int8(node)
-    )
+    compute = [node for node in graph_model.graph if node.op_type in COMPUTE]
+    left = tuple(layer_name(node) for node in compute if not _reads_int8(node))
     return QuantizedGraph(model=proto, quantized=len(compute) - len(left), left_float=left)
 
 
@@ -143,4 +173,4 @@ def _reads_int8(node: ir.Node) -> bool:
     return all(p is not None and p.op_type == "DequantizeLinear" for p in producers)
 
 
-__all__ = ["QuantizedGraph", "adopt_qdq", "place_qdq", "place_weights"]
+__all__ = ["Layer", "QuantizedGraph", "adopt_qdq", "layers_of", "place_qdq", "place_weights"]

@@ -59,22 +59,30 @@ def place_full(model: ir.Model, qdq: Qdq) -> None:
     """Insert the pairs in place; those that the graph has stay as they are."""
     nodes = list(model.graph)
     left_float = _denominators(nodes)
-    values = [value for value in points(model) if value not in left_float]
+    values = [
+        value for value in points(model) if value not in left_float and _meets_codes(value, qdq)
+    ]
     params = _all_params(nodes, values, qdq)
     requantized = [
         (node, index, params[node.outputs[0]])
         for node in nodes
-        if node.op_type in _CHOOSING and node.outputs[0] in params
+        if node.op_type in _CHOOSING and node.outputs[0] in params and node not in qdq.left
         for index, value in enumerate(node.inputs)
         if value in params and params[value] != params[node.outputs[0]]
     ]
     for node in nodes:
-        _quantize_constants(node, qdq)
+        if node not in qdq.left:
+            _quantize_constants(node, qdq)
     for value in values:
         if not _only_quantized(value, qdq):
             qdq.activation(value, params[value])
     for node, index, wanted in requantized:
         qdq.edge(node, index, wanted)
+
+
+def _meets_codes(value: ir.Value, qdq: Qdq) -> bool:
+    """Whether integers make a value, or read it."""
+    return qdq.makes_codes(value) or any(use.node not in qdq.left for use in value.uses())
 
 
 def _only_quantized(value: ir.Value, qdq: Qdq) -> bool:
@@ -124,6 +132,8 @@ def _all_params(
     # What only a concatenation reads is made at the concatenation's scale in the first place;
     # the outer of two nested ones decides. What only a Clip reads saturates where the Clip does.
     for node in reversed(nodes):
+        if node in qdq.left:
+            continue
         if node.op_type in ("Clip", "Concat") and node.outputs[0] in params:
             for source in node.inputs:
                 if source in params and source not in given and _can_take(source):

@@ -22,13 +22,14 @@ def place_fused(model: ir.Model, qdq: Qdq) -> None:
     weighted: list[tuple[ir.Node, int]] = []
     for node in nodes:
         axis = weight_axis(node)
-        if axis is not None and node.inputs[0] is not None:
+        if axis is not None and node.inputs[0] is not None and node not in qdq.left:
             weighted.append((node, axis))
             wanted.append(node.inputs[0])
     # Which branch of an addition is the skip is read before any pair is in the way.
     skips = [
         (node, index, node.inputs[index])
         for node in nodes
+        if node not in qdq.left
         for index in [_skip_branch(node)]
         if index is not None
     ]

@@ -23,11 +23,19 @@ class Qdq:
     Attributes:
         graph: Changed in place.
         scheme: How scales are derived.
+        left: The nodes that stay float.
     """
 
-    def __init__(self, graph: ir.Graph, ranges: Mapping[str, Range], scheme: QuantScheme) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        ranges: Mapping[str, Range],
+        scheme: QuantScheme,
+        left: frozenset[ir.Node] = frozenset(),
+    ) -> None:
         self.graph = graph
         self.scheme = scheme
+        self.left = left
         self._ranges = ranges
         self._constants: dict[str, ir.Value] = {}
         self._as_it_runs: dict[ir.Value, ir.Value] = {}
@@ -74,10 +82,16 @@ class Qdq:
         return self.given(value) or activation_params(self.range(value), self.scheme)
 
     def activation(self, value: ir.Value, params: QuantParams) -> ir.Value:
-        """Put a pair on a value; all that read it, the graph's output too, read the pair's end."""
+        """Put a pair on a value; all that read it, the graph's output too, read the pair's end.
+
+        Where what makes it stays float, so does what is read of it by others that do.
+        """
         users = list(value.uses())
         name = str(value.name)
         is_output = value.is_graph_output()
+        if not self.makes_codes(value):
+            users = [use for use in users if use.node not in self.left]
+            is_output = False
         if is_output:
             value.name = self._unique(name, "_float") + "_float"
             self._taken.discard(name)
@@ -90,6 +104,13 @@ class Qdq:
                 if output is value:
                     outputs[position] = end
         return end
+
+    def makes_codes(self, value: ir.Value) -> bool:
+        """Whether a value is computed in integers; the image is not where it is left float."""
+        producer = value.producer()
+        if producer is None:
+            return not any(use.node in self.left for use in value.uses())
+        return producer not in self.left
 
     def edge(self, node: ir.Node, index: int, params: QuantParams) -> None:
         """Put a pair on one input of one node only."""

@@ -31,9 +31,11 @@ def link_model(
         assert predictor is not None
         manifest = predictor.bundle.manifest
         target, precision, calibration = manifest.target, predictor.precision, manifest.calibration
+        tuning = manifest.tuning
     else:
         header = candidate.file.header
         target, precision, calibration = header.target, header.precision, None
+        tuning = None
     plan = make_plan(
         reference.loaded,
         target=get_target(target),
@@ -43,6 +45,7 @@ def link_model(
         images=links.originals,
         calibration=calibration,
         table=read_table(calib_table) if calib_table else None,
+        left_float=tuning.left_float if tuning else (),
         progress=progress,
     )
     links.runs.append(plan.first)
@@ -56,6 +59,11 @@ def link_model(
     for form in plan.forms:
         links.add_run(form.stage, form.expected, form.found, form.run)
     links.same += plan.same
+    if tuning is not None and tuning.repairs:
+        links.notes.append(
+            f"the bundle was repaired ({', '.join(tuning.repairs)}), the reference is converted "
+            "without: what that changed is in the stage 'file'"
+        )
     if predictor is not None:
         _link_bundle_file(links, plan, reference, predictor)
     elif isinstance(candidate, Recorded):

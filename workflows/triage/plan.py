@@ -10,6 +10,7 @@ import onnx
 
 from ...bundle.manifest import CalibrationInfo
 from ...calibration.collect import model_hash
+from ...calibration.placement import layers_of
 from ...calibration.table import CalibrationTable
 from ...core.errors import CalibrationError
 from ...core.preprocess import Preprocess
@@ -116,6 +117,7 @@ def make_plan(
     images: Sequence[ImageFile],
     calibration: CalibrationInfo | None,
     table: CalibrationTable | None,
+    left_float: tuple[str, ...],
     progress: Progress,
 ) -> Plan:
     """Convert the reference model for the candidate's target.
@@ -129,6 +131,7 @@ def make_plan(
         images: Some of them are calibrated on, where there is no table.
         calibration: How the candidate says that it was calibrated.
         table: Ranges to take instead.
+        left_float: The layers that the candidate leaves float.
         progress: Shows how far it is.
 
     Raises:
@@ -166,9 +169,13 @@ def make_plan(
         )
         _check(table, graph.model)
         ranges = table.ranges(CALIBRATED[precision])
+    # Of another graph, a layer of that name may not be there.
+    present = {layer.name for layer in layers_of(graph.model)} if left_float else set()
+    left = tuple(name for name in left_float if name in present)
     builder = ArtefactBuilder(
         graph=graph,
         table=ranges,
+        left_float={target.scheme_for(precision): left},
         preprocess=preprocess,
         samples=samples,
         reference=run_onnx(graph.model, tensors),

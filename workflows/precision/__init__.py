@@ -1,0 +1,1 @@
+"""Which parts of a network may run in int8: what each costs, what mends it, what is left float."""

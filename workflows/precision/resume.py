@@ -1,0 +1,102 @@
+"""Results that an interrupted search has already, as a file from which it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from ...calibration.collect import data_hash, model_hash
+from ...core.errors import DataError
+from ...core.files import sha256_bytes, write_atomic
+from ...core.version import VERSION
+from .judging import Judging
+from .source import Source
+
+FORMAT: Final = "edgecls-precision-results"
+SCHEMA_VERSION: Final = 1
+
+T = TypeVar("T")
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: str
+    schema_version: int
+    identity: dict[str, str]
+    results: dict[str, msgspec.Raw]
+
+
+class Results:
+    """Keeps results by name; each is on the disk before the next is begun.
+
+    Args:
+        path: The file, which need not be there yet; None keeps them in memory only.
+        identity: Hashes of what the results depend on, by what it is.
+
+    Raises:
+        DataError: The file is of another run, or none that was written here.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, str]) -> None:
+        self._path = path
+        self._identity = dict(identity)
+        self._results: dict[str, msgspec.Raw] = {}
+        if path is not None and path.exists():
+            self._results = self._read(path)
+
+    def get(self, name: str, kind: type[T]) -> T | None:
+        """Return a result; None where it is not there yet."""
+        found = self._results.get(name)
+        return None if found is None else msgspec.json.decode(found, type=kind)
+
+    def put(self, name: str, result: object) -> None:
+        """Keep a result.
+
+        Raises:
+            OSError: The file could not be written; the old one is untouched.
+        """
+        self._results[name] = msgspec.Raw(msgspec.json.encode(result))
+        if self._path is not None:
+            found = _File(
+                format=FORMAT, schema_version=SCHEMA_VERSION, identity=self._identity,
+                results=self._results,
+            )  # fmt: skip
+            write_atomic(self._path, msgspec.json.encode(found) + b"\n")
+
+    def _read(self, path: Path) -> dict[str, msgspec.Raw]:
+        again = "remove the file, or name another, to begin again"
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=_File)
+        except (OSError, msgspec.DecodeError, ValueError) as error:
+            raise DataError(f"--resume {path}: not a file of results: {error}; {again}") from error
+        if (found.format, found.schema_version) != (FORMAT, SCHEMA_VERSION):
+            raise DataError(
+                f"--resume {path}: expected {FORMAT} of version {SCHEMA_VERSION}, found "
+                f"{found.format} of version {found.schema_version}; {again}"
+            )
+        names = dict.fromkeys([*self._identity, *found.identity])
+        changed = [name for name in names if found.identity.get(name) != self._identity.get(name)]
+        if changed:
+            raise DataError(
+                f"--resume {path}: since it was begun there changed {' and '.join(changed)}; "
+                f"{again}"
+            )
+        return {name: msgspec.Raw(bytes(raw)) for name, raw in found.results.items()}
+
+
+def identity(source: Source, judging: Judging) -> dict[str, str]:
+    """Return hashes of all that a result depends on, by what it is."""
+    mended = [[layer, sorted(found)] for layer, found in sorted(source.mended.items())]
+    arrays = b"".join(
+        source.mended[str(layer)][name].tobytes() for layer, names in mended for name in names
+    )
+    return {
+        "the model": model_hash(source.model),
+        "the repairs": sha256_bytes(msgspec.json.encode(mended) + arrays),
+        "the calibration": source.table.sha256(),
+        "the images": data_hash(judging.hashes),
+        "the ground truth": sha256_bytes(judging.truth.tobytes() + bytes([judging.graded])),
+        "edgecls": VERSION,
+    }
