@@ -11,11 +11,11 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What may be a file or a name: a model, a preset, an image.
-_FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
+_FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images", "teacher"}
 
 TABLES: Final = (
-    "data", "train", "tune", "prune", "evaluate", "export", "calibrate", "predict", "serve",
-    "drift", "verify", "bench", "build", "doctor", "demo", "preprocess", "devices",
+    "data", "train", "tune", "prune", "distill", "evaluate", "export", "calibrate", "predict",
+    "serve", "drift", "verify", "bench", "build", "doctor", "demo", "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.
@@ -75,7 +75,7 @@ def _table(file: Path, document: dict[str, Any], command: str) -> dict[str, Any]
     if (
         "preprocess" in document
         and "preprocess" not in table
-        and command in {"train", "tune", "evaluate", "export", "calibrate", "drift"}
+        and command in {"train", "tune", "distill", "evaluate", "export", "calibrate", "drift"}
     ):
         table["preprocess"] = file.name
     return table
