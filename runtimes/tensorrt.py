@@ -185,6 +185,7 @@ class TensorRTBackend(Backend):
             return build_engine(
                 onnx, api=api, options=options.engine, calibration=calibration, timings=timings,
                 progress=options.progress,
+                compute_capability=asked_capability(api, device.compute_capability),
             )  # fmt: skip
 
         for attempt in range(2):
@@ -226,6 +227,15 @@ def _names(trt: Any, engine: Any) -> tuple[str, str]:
             f"the engine has {len(inputs)} inputs and {len(outputs)} outputs, expected one each"
         )
     return inputs[0], outputs[0]
+
+
+def asked_capability(api: TensorRTApi, found: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the compute capability that an engine must be asked for, to run on this GPU.
+
+    TensorRT-RTX's engines run on all from 8.0 on unless asked for another, so not on Turing's 7.5:
+    https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html
+    """
+    return found if api == "tensorrt-rtx" and found < (8, 0) else None
 
 
 def _native(trt: Any, engine: Any, name: str) -> NativeTensor:

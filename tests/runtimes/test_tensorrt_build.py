@@ -9,6 +9,7 @@ import pytest
 
 from edgecls.core.errors import BackendUnavailableError, GraphError, MissingError
 from edgecls.runtimes import tensorrt_build
+from edgecls.runtimes.tensorrt import asked_capability
 from edgecls.runtimes.tensorrt_build import build_engine, tensorrt_rtx_available
 
 from .conftest import Weights, make_onnx
@@ -100,6 +101,20 @@ def test_graphs_that_are_refused_name_the_node(graph: Any, message: str) -> None
         build_engine(graph(), api="tensorrt-rtx")
 
     assert "tensorrt_rtx" in str(caught.value)
+
+
+@needs_rtx
+def test_a_turing_gpu_is_asked_for_by_name() -> None:
+    """TensorRT-RTX's engines run from Ampere on, unless they are asked for another."""
+    assert asked_capability("tensorrt-rtx", (7, 5)) == (7, 5)
+    assert asked_capability("tensorrt-rtx", (8, 0)) is None
+    assert asked_capability("tensorrt", (7, 5)) is None
+
+    plain, turing = (
+        build_engine(convolution("int8"), api="tensorrt-rtx", compute_capability=asked)
+        for asked in (None, asked_capability("tensorrt-rtx", (7, 5)))
+    )
+    assert plain != turing
 
 
 @needs_rtx
