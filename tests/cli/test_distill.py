@@ -426,7 +426,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file.read_text().splitlines()))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_published_teacher_of_another_size(
     edgecls: Command, edgecls_data: Path, tmp_path: Path
 ) -> None:
