@@ -129,7 +129,7 @@ def plan(options: DistillOptions, progress: Progress) -> DistillPlan:
         EdgeclsError: What the distillation itself would raise before its first step.
     """
     with process_group(options.train.device) as group, torch_threads(options.train.threads):
-        resume = check_training_out(options.train)
+        resume, _ = _check_out(options)
         ready = prepare(options.train, group, progress)
         with _opened(options, ready, group, progress) as room:
             if resume:
@@ -167,9 +167,7 @@ def distill(
         torch_threads(train.threads),
         contextlib.ExitStack() as stack,
     ):
-        alone = replace(train, out=train.out / CONTROL)
-        resume = check_training_out(train)
-        resume_alone = check_training_out(alone) if options.control else False
+        resume, resume_alone = _check_out(options)
         shown = progress if group.leads else Quiet()
         ready = prepare(train, group, shown)
         classroom = stack.enter_context(_opened(options, ready, group, shown))
@@ -186,7 +184,7 @@ def distill(
         control: Rights | None = None
         if options.control:
             shown.step("the control: the same student learns from the labels alone")
-            other = prepare(alone, group, Quiet(), ready.data.opened)
+            other = prepare(_alone(train), group, Quiet(), ready.data.opened)
             learn(other, group, shown, lambda epoch: tell("control", epoch), resume=resume_alone)
             control = _Judges(other, group, classroom.pool).best()
         rows: tuple[Judged, ...] = ()
@@ -198,6 +196,20 @@ def distill(
             encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
             write_atomic(train.out / COMPARISON, encoded + b"\n")
         return DistillResult(rows=rows, record=result.record, leads=group.leads)
+
+
+def _alone(train: TrainOptions) -> TrainOptions:
+    return replace(train, out=train.out / CONTROL)
+
+
+def _check_out(options: DistillOptions) -> tuple[bool, bool]:
+    """Return whether there is a student to go on with, and a control.
+
+    Raises:
+        UsageError: A folder holds something that would be lost.
+    """
+    student = check_training_out(options.train)
+    return student, options.control and check_training_out(_alone(options.train))
 
 
 def _nobody(who: str, epoch: Epoch) -> None:
@@ -244,11 +256,9 @@ class _Classroom:
         return replace(
             training,
             train=batches,
-            objective=Objective(
-                lesson=self.options.lesson, student=self.student
-            ),
+            objective=Objective(lesson=self.options.lesson, student=self.student),
             identity={**training.identity, "distillation": self.identity},
-        )  # fmt: skip
+        )
 
     def close(self) -> None:
         """Stop watching the student."""
