@@ -12,7 +12,7 @@ import click
 
 from ..core.errors import MissingPackageError
 from ..core.stderr import without_info
-from ..runtimes.engine_options import DEFAULT, MAX_BATCH, EngineOptions
+from ..runtimes.engine_options import DEFAULT, MAX_BATCH, MAX_WORKSPACE_MB, EngineOptions
 from ..targets.target import BackendName
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def engine_options(function: F) -> F:
             help="TensorRT 10: let it quantize the float graph by the bundle's calibration cache.",
         ),
         click.option(
-            "--workspace-mb", type=click.IntRange(1), metavar="MB",
+            "--workspace-mb", type=click.IntRange(1, MAX_WORKSPACE_MB), metavar="MB",
             help="TensorRT: the most memory that a layer may need for itself. Default: all.",
         ),
         click.option(

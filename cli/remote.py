@@ -13,7 +13,7 @@ import msgspec
 
 from ..runtimes.engine_options import DEFAULT, EngineOptions
 from .config import DEVICES
-from .text import printable
+from .text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,7 +120,7 @@ def finish(
         if len(outcomes) > 1:
             click.secho(f"{printable(outcome.device)}:", bold=True)
         if error is not None:
-            click.echo(f"error: {printable(str(error))}", err=True)
+            click.echo(f"error: {printable_lines(str(error))}", err=True)
         else:
             show(_some(value))
         if len(outcomes) > 1:

@@ -11,7 +11,7 @@ import click
 
 from .remote import finish, read_images
 from .remote_predict import ask_devices, forget, write_answers
-from .text import printable
+from .text import printable_lines
 
 if TYPE_CHECKING:
     from ..core.progress import Progress
@@ -91,7 +91,7 @@ def drift_several(
         if len(sources) < 2:
             raise failed[0]
         for error in failed:
-            click.echo(f"error: {printable(str(error))}", err=True)
+            click.echo(f"error: {printable_lines(str(error))}", err=True)
         compared = matrix(sources, asked.data, progress, asked.scale)
         print_matrix(compared, as_json=as_json)
         return worst([*(error.exit_code for error in failed), 4 if compared.skipped else 0])

@@ -96,9 +96,12 @@ def command(
 
     if max_images > queue:
         raise click.UsageError("--queue must hold a request's images: raise it to --max-images")
+    api_key = find_api_key(api_key_file)
     # The log is for faults and reloads; what a client sent stands in none.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     cores = len(os.sched_getaffinity(0))
+    listener = listen(host, port)
+    local_only = is_loopback(host)
     settings = Settings(
         max_batch=engine.max_batch,
         max_wait_ms=max_wait_ms,
@@ -108,14 +111,14 @@ def command(
         max_images=max_images,
         timeout_s=timeout_s,
         decoders=max(1, cores // workers),
-        api_key=find_api_key(api_key_file),
+        api_key=api_key,
+        local_only=local_only,
     )
 
     def opened() -> Predictor:
         return open_predictor(bundle, backend, allow_fallback, threads, engine)
 
-    listener = listen(host, port)
-    if settings.api_key is None and not is_loopback(host):
+    if settings.api_key is None and not local_only:
         click.echo(
             f"warning: {host} lets other machines in, and there is no API key: set ${KEY_VARIABLE} "
             "or give --api-key-file",

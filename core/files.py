@@ -59,8 +59,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that takes the place of ``path`` when the block ends without an error.
 
     Raises:
-        OSError: The file could not be written; nothing of it is left.
+        OSError: The file could not be written, nothing of it is left; or ``path`` is a device or
+            pipe (``/dev/null``), which must not be replaced.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "is a device or pipe, expected a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)

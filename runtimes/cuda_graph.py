@@ -43,8 +43,8 @@ class CudaGraph:
         """
         if work != self._work:
             self.free()
-            self._work = work
             enqueue()
+            self._work = work
             return
         if self._graph is None and self.refused is None:
             self._record(enqueue)

@@ -101,14 +101,16 @@ class EngineCache:
         Raises:
             MissingError: The folder cannot be written, or the disk is full.
         """
+        # Without the lock, for a folder that cannot be written: it is whole or not there.
+        kept = self._kept(key)
+        if kept is not None:
+            return kept
         name = key.name()
         path = self._path(name, "engine")
         with self._locked(name, progress=progress):
-            found = self._read(key)
-            if found is not None:
-                with contextlib.suppress(OSError):
-                    os.utime(path)  # its last use
-                return Kept(data=found, path=path, build_s=None)
+            kept = self._kept(key)  # by now another may have built it
+            if kept is not None:
+                return kept
             self._remove_parts(name)
             start = time.perf_counter()
             engine = build()
@@ -127,14 +129,20 @@ class EngineCache:
         with self._locked(key.name()):
             self._remove(key.name())
 
-    def _read(self, key: EngineKey) -> bytes | None:
+    def _kept(self, key: EngineKey) -> Kept | None:
+        """Return what lies there of ``key``, whole and undamaged, and note its use."""
         name = key.name()
+        path = self._path(name, "engine")
         try:
             stored = msgspec.json.decode(self._path(name, "json").read_bytes(), type=_Stored)
-            engine = self._path(name, "engine").read_bytes()
+            engine = path.read_bytes()
         except (OSError, msgspec.DecodeError):
             return None
-        return engine if stored.key == key and stored.sha256 == sha256_bytes(engine) else None
+        if stored.key != key or stored.sha256 != sha256_bytes(engine):
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return Kept(data=engine, path=path, build_s=None)
 
     def _evict(self, newest: str) -> None:
         engines = []
@@ -148,7 +156,8 @@ class EngineCache:
                 return
             if name == newest:
                 continue
-            with contextlib.suppress(BlockingIOError), self._locked(name, wait=False):
+            # Held by another process, or another user's: it stays.
+            with contextlib.suppress(OSError, MissingError), self._locked(name, wait=False):
                 self._remove(name)
                 self._remove_parts(name)
                 total -= size

@@ -9,6 +9,7 @@ import msgspec
 from ..core.errors import UsageError
 
 MAX_BATCH: Final = 1024
+MAX_WORKSPACE_MB: Final = 1 << 24
 
 
 class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +38,10 @@ class EngineOptions(msgspec.Struct, frozen=True, kw_only=True):
                 f"expected 1 <= opt-batch <= max-batch <= {MAX_BATCH}, found opt-batch "
                 f"{self.opt_batch} and max-batch {self.max_batch}"
             )
-        if self.workspace_mb is not None and self.workspace_mb < 1:
-            raise UsageError(f"workspace-mb must be 1 or more, found {self.workspace_mb}")
+        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= MAX_WORKSPACE_MB:
+            raise UsageError(
+                f"workspace-mb must lie in 1..{MAX_WORKSPACE_MB}, found {self.workspace_mb}"
+            )
 
     @property
     def shape_of_build(self) -> tuple[object, ...]:

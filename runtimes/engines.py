@@ -17,7 +17,7 @@ from ..targets import get_target
 from ..targets.target import BackendName
 from .backends import BUILDS_ENGINES, why_not
 from .engine_options import DEFAULT, EngineOptions
-from .selection import open_choice, select
+from .selection import artefact_for, open_choice, select
 from .tensorrt_build import build_engine, import_api
 
 
@@ -69,6 +69,7 @@ def build(
         MissingError: TensorRT or a GPU is not there; the message says why, for each.
         GraphError: TensorRT does not take the graph.
         UsageError: ``output`` is wanted and there is no engine.
+        BundleError: The bundle has no file for the backend.
     """
     chosen = backend or _builder(bundle)
     choice = select(
@@ -177,14 +178,10 @@ def _not_needed(
     output: Path | None,
 ) -> BuildReport:
     """Say that a backend takes the bundle's file as it is, whether or not it is installed here."""
-    wanted = precision or bundle.manifest.precision
-    found = next((a for a in bundle.manifest.artefacts if a.precision == wanted), None)
-    if found is None:
-        held = ", ".join(f"{a.format} {a.precision}" for a in bundle.manifest.artefacts)
-        raise UsageError(f"{bundle.path}: it has nothing in {wanted}; it has: {held}")
     if output is not None or engine.implicit_int8:
         wanted_for = "to write" if output is not None else "for --implicit-int8 to quantize"
-        raise UsageError(f"{backend} runs {found.path} as it is: there is no engine {wanted_for}")
+        raise UsageError(f"{backend} builds no engine: there is none {wanted_for}")
+    found = artefact_for(bundle, backend, precision)
     return BuildReport(
         outcome="not needed", artefact=found.path, precision=found.precision, backend=backend
     )

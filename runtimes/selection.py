@@ -59,9 +59,7 @@ def select(
                 f"{backend} has no implicit quantization, TensorRT 10 has; leave --implicit-int8 "
                 "out or choose --backend tensorrt"
             )
-        artefact = _artefact(bundle, backend, precision, engine)
-        if artefact is None:
-            raise BundleError(_nothing_for(bundle, backend, precision, engine))
+        artefact = artefact_for(bundle, backend, precision, engine)
         check_backend(backend, artefact.precision)
         return Choice(backend=backend, artefact=artefact)
     target = get_target(bundle.manifest.target)
@@ -85,6 +83,23 @@ def select(
     raise BackendUnavailableError(
         f"{bundle.path}: no backend for {target.name} can run here:{listed}{hint}"
     )
+
+
+def artefact_for(
+    bundle: Bundle,
+    backend: BackendName,
+    precision: Precision | None,
+    engine: EngineOptions = DEFAULT,
+) -> Artefact:
+    """Return the file of a bundle that a backend runs, whether or not it can run here.
+
+    Raises:
+        BundleError: The bundle has none for it.
+    """
+    found = _artefact(bundle, backend, precision, engine)
+    if found is None:
+        raise BundleError(_nothing_for(bundle, backend, precision, engine))
+    return found
 
 
 def open_choice(

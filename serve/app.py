@@ -24,7 +24,7 @@ from .bodies import read_body, uploads_of
 from .card import model_card
 from .errors import RequestError, as_request_error, internal
 from .field import field_sketch
-from .guard import Guard
+from .guard import Guard, label_of
 from .inference_protocol import inference_protocol
 from .metrics import metrics_text
 from .openapi import PREDICT_BODY, PREDICTIONS_EXAMPLE, answers, components
@@ -51,13 +51,15 @@ def create_app(service: Service) -> ASGIApp:
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # It would send a client to whatever host its own header names.
+        redirect_slashes=False,
     )
     _add_errors(app)
     _add_paths(app, service)
     app.include_router(inference_protocol(service))
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.openapi = lambda: _document(app, service)  # type: ignore[method-assign]
-    return Guard(app, api_key=service.settings.api_key, counts=service.counts)
+    return Guard(app, settings=service.settings, counts=service.counts)
 
 
 def _add_paths(app: FastAPI, service: Service) -> None:
@@ -69,7 +71,7 @@ def _add_paths(app: FastAPI, service: Service) -> None:
         "/v1/predict",
         openapi_extra={"requestBody": PREDICT_BODY},
         responses=answers(
-            "Predictions", 400, 401, 408, 413, 415, 422, 503, example=PREDICTIONS_EXAMPLE
+            "Predictions", 400, 401, 403, 408, 413, 415, 422, 503, example=PREDICTIONS_EXAMPLE
         ),
     )
     async def predict(request: Request, topk: Annotated[int, Query(ge=1)] = 5) -> Response:
@@ -81,7 +83,7 @@ def _add_paths(app: FastAPI, service: Service) -> None:
         with service.admitted():
             body = await read_body(request, service.settings)
             kind = request.headers.get("content-type", "")
-            uploads = await asyncio.to_thread(uploads_of, kind, body, service.settings)
+            uploads = await service.parse(uploads_of, kind, body, service.settings)
         found = await service.predict(uploads, topk)
         lines = [
             {"image": upload.name, "error": each.reason}
@@ -127,7 +129,7 @@ def _add_errors(app: FastAPI) -> None:
         assert isinstance(error, EdgeclsError)
         found = as_request_error(error)
         if found.status >= 500 and found.status != 503:
-            _LOG.error("%s failed", request.url.path, exc_info=error)
+            _LOG.error("%s failed", label_of(request.url.path), exc_info=error)
         return _error(request, found)
 
     async def of_query(request: Request, error: Exception) -> Response:

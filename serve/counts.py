@@ -23,7 +23,7 @@ PATHS: Final = (
     "/openapi.json", "/v2", "other",
 )  # fmt: skip
 STATUSES: Final = (
-    200, 304, 400, 401, 404, 405, 408, 413, 415, 422, 500, 503, 0,
+    200, 304, 400, 401, 403, 404, 405, 408, 413, 415, 422, 500, 503, 0,
 )  # fmt: skip
 RELOADS: Final = ("taken", "refused")
 
@@ -46,6 +46,7 @@ _FIELDS: Final[dict[str, int]] = {
     "in_flight": 1,
     "reloads": len(RELOADS),
     "bundle": _HASH,
+    "sketched": _HASH,  # which bundle's images the sketch is of
     "classes": 1,
     "field_images": 1,
     "field_pixels": MAX_CHANNELS * PIXEL_BINS,
@@ -118,20 +119,26 @@ class Counts:
         self.add("requests", at=PATHS.index(path) * len(STATUSES) + STATUSES.index(known))
 
     def run_bundle(self, sha256: str, classes: int) -> None:
-        """Say which bundle this process runs from now on; its sketch starts with it."""
+        """Say which bundle this process runs from now on; its sketch starts with it.
+
+        A process that takes the place of one with the same bundle goes on with its sketch.
+        """
+        words = struct.unpack(f"={_HASH}q", bytes.fromhex(sha256))
         with self._lock:
+            self.bundle = sha256
+            self._write("bundle", words)
+            if self._read("sketched", self._row) == list(words):
+                return
             (before,) = self._read("classes", self._row)
             begin, end = self._start("field_images"), self._start("field_classes") + before
             for cell in range(begin, end):  # no further: what is touched takes memory
                 self._cells[cell] = 0
             self.put("classes", classes)
-            self._write("bundle", struct.unpack(f"={_HASH}q", bytes.fromhex(sha256)))
-            self.bundle = sha256
+            self._write("sketched", words)
 
     def bundles(self) -> list[str | None]:
         """Return each process's bundle; None where it has none yet."""
-        found = (self._read("bundle", row) for row in range(self.workers))
-        return [struct.pack(f"={_HASH}q", *words).hex() if any(words) else None for words in found]
+        return self._hashes("bundle")
 
     def total(
         self, name: str, *, length: int | None = None, bundle: str | None = None
@@ -141,18 +148,22 @@ class Counts:
         Args:
             name: The field's.
             length: How many of its counters.
-            bundle: Only of processes that run it.
+            bundle: Only of rows whose sketch is of it, also where the process was ended since.
         """
         rows = [
             self._read(name, row, length)
-            for row, runs in enumerate(self.bundles())
-            if bundle is None or runs == bundle
+            for row, seen in enumerate(self._hashes("sketched"))
+            if bundle is None or seen == bundle
         ]
         return (
             [sum(column) for column in zip(*rows, strict=True)]
             if rows
             else ([0] * (length or _FIELDS[name]))
         )
+
+    def _hashes(self, name: str) -> list[str | None]:
+        found = (self._read(name, row) for row in range(self.workers))
+        return [struct.pack(f"={_HASH}q", *words).hex() if any(words) else None for words in found]
 
     def _start(self, name: str) -> int:
         return self._row * _LENGTH + _STARTS[name]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from ..core.errors import BadInputError, EdgeclsError, ImageError
 from .protocol_types import ProtocolError
+
+# A name that a client made up may be as long as its body: it is not sent back whole.
+_MAX_MESSAGE: Final = 2000
 
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +56,9 @@ class RequestError(BadInputError):
         retry_after_s: int | None = None,
         predictions: tuple[dict[str, str], ...] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__(
+            message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]} ..."
+        )
         self.status = status
         self.code = code
         self.retry_after_s = retry_after_s

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .counts import PATHS, Counts
 from .errors import RequestError, internal
+from .settings import Settings
 
 _LOG: Final = logging.getLogger("edgecls.serve")
 
@@ -19,6 +22,8 @@ _OPEN: Final = (
     "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/openapi.json",
 )  # fmt: skip
 _OPEN_BELOW: Final = "/static/"
+_READS: Final = ("GET", "HEAD", "OPTIONS")
+_OWN_PAGE: Final = (b"same-origin", b"none")
 
 _HEADERS: Final = {
     # Everything that the page uses comes from this server; a chosen image is a blob.
@@ -39,9 +44,10 @@ _HEADERS: Final = {
 class Guard:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, counts: Counts) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, counts: Counts) -> None:
         self._app = app
-        self._key = None if api_key is None else api_key.encode()
+        self._key = None if settings.api_key is None else settings.api_key.encode()
+        self._local_only = settings.local_only
         self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,13 +71,15 @@ class Guard:
         start = time.perf_counter()
         path = scope["path"]
         try:
-            self._check_key(scope)
+            headers: dict[bytes, bytes] = dict(scope["headers"])
+            self._check_key(path, headers)
+            self._check_sender(scope["method"], headers)
             await self._app(scope, receive, answer)
         except RequestError as error:
             await send_error(answer, path, error)
         except Exception:
             # A client learns that it was our fault; what it was stands in the log only.
-            _LOG.exception("%s failed", path)
+            _LOG.exception("%s failed", label_of(path))
             if not status:
                 await send_error(answer, path, internal())
         finally:
@@ -79,11 +87,9 @@ class Guard:
             if path == "/v1/predict" and status == 200:
                 self._counts.observe_seconds("predict_seconds", time.perf_counter() - start)
 
-    def _check_key(self, scope: Scope) -> None:
-        path = scope["path"]
+    def _check_key(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         if self._key is None or path in _OPEN or path.startswith(_OPEN_BELOW):
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
         sent = headers.get(b"x-api-key")
         if sent is None:
             scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
@@ -96,13 +102,38 @@ class Guard:
                 "expected the API key: Authorization: Bearer KEY, or X-API-Key: KEY",
             )  # fmt: skip
 
+    def _check_sender(self, method: str, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse what another site's page lets a browser ask for, unless it has the key."""
+        if self._key is not None:
+            return
+        if self._local_only and not _is_local(headers.get(b"host", b"").decode("latin-1")):
+            # A foreign name that was made to resolve to this machine (DNS rebinding).
+            raise RequestError(
+                403, "forbidden",
+                "a server on loopback without an API key answers to localhost and IP addresses "
+                "only; behind a proxy let it send such a Host, or set an API key",
+            )  # fmt: skip
+        # Browsers say it to https and to loopback, and no page can change it.
+        if method not in _READS and headers.get(b"sec-fetch-site", b"none") not in _OWN_PAGE:
+            raise RequestError(403, "forbidden", "another site's page may not send images here")
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header is localhost or an IP address, which no foreign name is."""
+    name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower() == "localhost"
+    return True
+
 
 def label_of(path: str) -> str:
-    """Return what a path counts as: one of few, whatever is asked for."""
+    """Return what a path counts as: one of few, whatever is asked for, also "*" or "host:443"."""
     if path in PATHS:
         return path
-    first = f"/{path.split('/')[1]}"
-    return first if first in {"/static", "/v2"} else "other"
+    below = "/".join(path.split("/", 2)[:2])
+    return below if below in {"/static", "/v2"} else "other"
 
 
 async def send_error(send: Send, path: str, error: RequestError) -> None:

@@ -6,7 +6,6 @@ Triton's extension_binary_data.md.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import msgspec
@@ -84,7 +83,7 @@ def inference_protocol(service: Service) -> APIRouter:
         check(name, version)
         return _json(_metadata(service))
 
-    infer_answers = answers("InferResponse", 400, 401, 404, 408, 413, 503, protocol=True)
+    infer_answers = answers("InferResponse", 400, 401, 403, 404, 408, 413, 503, protocol=True)
     body = {"requestBody": {"required": True, "content": ref("InferRequest")}}
 
     @router.post(version + "/infer", responses=infer_answers, openapi_extra=body)
@@ -95,7 +94,7 @@ def inference_protocol(service: Service) -> APIRouter:
         with service.admitted():
             sent = await read_body(request, service.settings)
             length = request.headers.get(_HEADER_LENGTH)
-            asked, tensor = await asyncio.to_thread(_decode, sent, length)
+            asked, tensor = await service.parse(_decode, sent, length)
         if len(tensor) > service.settings.max_images:
             raise RequestError(
                 413, "too_many_images",

@@ -31,11 +31,17 @@ _PREDICTION: Final = {
         "decode": 2.114, "preprocess": 1.02, "queue": 0.08, "inference": 4.9, "postprocess": 0.06,
     },
 }  # fmt: skip
+# A whole PNG, so that the example can be sent as it is.
+_BROWN: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlE"
+    "QVR42mM8UaHBgA0wMeAAg1MCAB4nAXgllso1AAAAAElFTkSuQmCC"
+)
 _UNUSABLE: Final = {"image": "notes.txt", "error": "not an image: unknown format"}
 
 _ERRORS: Final = {
     400: ("Not as described here.", "bad_request", "topk: expected 1 or more, found 0"),
     401: ("The API key is missing or another.", "unauthorized", "expected the API key: ..."),
+    403: ("Asked by another site's page.", "forbidden", "another site's page may not ..."),
     404: ("No such model.", "not_found", "no model 'x'; there is 'resnet18'"),
     408: ("The body did not arrive in time.", "slow_body", "the body did not arrive within 10 s"),
     413: ("Too large, or too many.", "too_large", "the body is larger than 8388608 bytes"),
@@ -134,7 +140,7 @@ PREDICT_BODY: Final = {
         },
         "application/json": {
             "schema": {"$ref": _REF + "EncodedImages"},
-            "example": {"images": [{"name": "cat.jpg", "data": "/9j/4AAQSkZJRg=="}]},
+            "example": {"images": [{"name": "brown.png", "data": _BROWN}]},
         },
         **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_TYPES},
     },

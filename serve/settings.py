@@ -29,6 +29,7 @@ class Settings:
         timeout_s: For a request's body to arrive, and for its answer from then on.
         decoders: Threads that decode.
         api_key: What a client must send; None lets everyone in.
+        local_only: Whether only this machine can connect.
     """
 
     max_batch: int = 8
@@ -40,6 +41,7 @@ class Settings:
     timeout_s: float = 10.0
     decoders: int = 2
     api_key: str | None = field(default=None, repr=False)
+    local_only: bool = False
 
 
 def find_api_key(file: Path | None) -> str | None:

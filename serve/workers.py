@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,7 @@ _LOG: Final = logging.getLogger("edgecls.serve")
 _FORK: Final = multiprocessing.get_context("fork")
 _BACKLOG: Final = 1024
 _AGAIN_S: Final = 1.0
+_HANGS_S: Final = 5.0  # after its time
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -52,10 +54,10 @@ def listen(host: str, port: int) -> socket.socket:
         except BaseException:
             found.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # no name can be as long as some
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; give another --host "
-            "or --port"
+            f"cannot listen on {host} port {port}: {reason}; give another --host or --port"
         ) from error
     return found
 
@@ -69,6 +71,7 @@ def is_loopback(host: str) -> bool:
 @dataclass(slots=True)
 class _Worker:
     process: BaseProcess
+    bundle: int  # which of the bundles that proved good so far it is to run
     ready: bool = False
 
 
@@ -95,6 +98,9 @@ class Supervisor:
         self._on_ready = on_ready
         self._workers: dict[int, _Worker] = {}
         self._check: BaseProcess | None = None
+        self._again = False
+        self._good = 0
+        self._kill_at = math.inf
         self._announced = False
         self._stopping = False
         self._code = 0
@@ -120,13 +126,16 @@ class Supervisor:
                 watched: list[Any] = [w.process.sentinel for w in self._workers.values()]
                 if self._check is not None:
                     watched.append(self._check.sentinel)
-                found = connection.wait([woken, self._ready_in, *watched])
+                left = None if math.isinf(self._kill_at) else self._kill_at - time.monotonic()
+                found = connection.wait([woken, self._ready_in, *watched], left)
                 if woken in found:
                     self._signals(os.read(woken, 256))
                 if self._ready_in in found:
                     self._readied(os.read(self._ready_in, 1)[0])
                 self._bury()
                 self._judge()
+                if time.monotonic() > self._kill_at:
+                    self._kill()
             return self._code
         finally:
             signal.set_wakeup_fd(-1)
@@ -138,7 +147,7 @@ class Supervisor:
             self._listener.close()
 
     def _start(self, number: int) -> None:
-        self._workers[number] = _Worker(_fork(self._work, number))
+        self._workers[number] = _Worker(_fork(self._work, number), self._good)
 
     def _work(self, number: int) -> None:
         """Be a worker."""
@@ -161,8 +170,10 @@ class Supervisor:
     def _signals(self, numbers: bytes) -> None:
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
             self._stop(0)
-        elif signal.SIGHUP in numbers and self._check is None and not self._stopping:
-            self._check = _fork(self._try)
+        elif signal.SIGHUP in numbers and not self._stopping:
+            # One that comes while a bundle is being read may mean a newer one.
+            self._again = self._check is not None
+            self._check = self._check or _fork(self._try)
 
     def _try(self) -> None:
         """Open the bundle as a worker would, and end."""
@@ -182,16 +193,26 @@ class Supervisor:
         code, self._check = self._check.exitcode, None
         if self._stopping:
             return
+        if self._again:
+            self._again, self._check = False, _fork(self._try)
+            return
         if code:
             self._counts.add("reloads", at=1)
             _LOG.error("the new bundle was refused (%s), the old one goes on", _how(code))
             return
+        self._good += 1
+        self._renew()
+
+    def _renew(self) -> None:
+        """Have each worker open the bundle that proved good; one that starts, when it is ready."""
         for worker in self._workers.values():
-            if worker.ready and worker.process.pid is not None:
+            if worker.ready and worker.bundle != self._good and worker.process.pid is not None:
+                worker.bundle = self._good
                 os.kill(worker.process.pid, signal.SIGHUP)
 
     def _readied(self, number: int) -> None:
         self._workers[number].ready = True
+        self._renew()
         if not self._announced and all(worker.ready for worker in self._workers.values()):
             self._announced = True
             self._on_ready()
@@ -214,11 +235,26 @@ class Supervisor:
             self._start(number)
 
     def _stop(self, code: int) -> None:
+        if not self._stopping:
+            self._kill_at = time.monotonic() + _shutdown_s(self._settings) + _HANGS_S
         self._stopping = True
         self._listener.close()  # what is not accepted yet is refused, not left waiting
         self._code = self._code or code
         for worker in self._workers.values():
             worker.process.terminate()
+
+    def _kill(self) -> None:
+        """End what does not end: a model or a driver that hangs."""
+        _LOG.error("a process did not end in time and was killed")
+        self._kill_at = math.inf
+        self._code = self._code or 70
+        for worker in self._workers.values():
+            worker.process.kill()
+
+
+def _shutdown_s(settings: Settings) -> int:
+    """Return what a worker gets to end; what is in hand has its own limit, of a body, an answer."""
+    return int(2 * settings.timeout_s) + 1
 
 
 def _serve(
@@ -232,7 +268,7 @@ def _serve(
     import uvicorn
 
     from .app import create_app
-    from .connection import prompt_connections
+    from .connection import allow_connections, prompt_connections
     from .model import open_model
     from .service import Service
 
@@ -251,11 +287,12 @@ def _serve(
     ):
         logging.getLogger(library).setLevel(level)
     service = Service(open_model(opened), settings, counts)
+    connections = allow_connections()
     server = Server(
         uvicorn.Config(
             create_app(service),
             loop="asyncio",
-            http=prompt_connections(settings.timeout_s),
+            http=prompt_connections(settings.timeout_s, connections),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -263,18 +300,24 @@ def _serve(
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=5,
-            # What is in hand has its own limit, after which it was answered.
-            timeout_graceful_shutdown=int(2 * settings.timeout_s) + 1,
+            # How many asyncio accepts in one turn, before it looks at any.
+            backlog=connections,
+            timeout_graceful_shutdown=_shutdown_s(settings),
         )
     )
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
         reloads: set[asyncio.Task[None]] = set()
+        one_at_a_time = asyncio.Lock()
+
+        async def reload_in_turn() -> None:
+            async with one_at_a_time:
+                await service.reload(opened)
 
         def reload() -> None:
-            if not reloads:
-                task = loop.create_task(service.reload(opened))
+            if len(reloads) < 2:  # the one that waits will read what is there then
+                task = loop.create_task(reload_in_turn())
                 reloads.add(task)
                 task.add_done_callback(reloads.discard)
 

@@ -15,7 +15,7 @@ from ..core.errors import ImageError
 from ..core.preprocess import PixelStep, Preprocess
 from ..core.values import Pixels
 from ..data.images import ImageFile
-from ..runtimes.images import decode_image, read_image, read_regular_file
+from ..runtimes.images import MAX_PIXELS, decode_image, read_image, read_regular_file
 from ..runtimes.preprocess import to_pixels
 from ..runtimes.steps import StepHashes
 
@@ -92,15 +92,14 @@ def _proves_draft(data: bytes, preprocess: Preprocess) -> bool:
 def _as_jpeg(data: bytes, preprocess: Preprocess) -> bytes:
     """Return an image as a JPEG of at most 640 px; as it is where the model takes its full size.
 
-    Where JPEG files are reduced it is the smallest that is.
+    Where JPEG files are reduced it is the smallest that is, if any is that may be read.
     """
     if preprocess.resize == 0:
         return data
     image = read_image(data, preprocess)
-    if preprocess.draft:
-        width, height = preprocess.resized(*image.size)
-        factor = 2 * preprocess.draft
-        image = image.resize((factor * width, factor * height), Image.Resampling.BICUBIC)
+    width, height = (2 * preprocess.draft * side for side in preprocess.resized(*image.size))
+    if 0 < width * height <= MAX_PIXELS:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     else:
         image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()

@@ -31,6 +31,8 @@ def make_unsigned(qdq: Qdq) -> None:
 
 
 def _shift(node: ir.Node, qdq: Qdq) -> None:
+    if not _is_pair(node):
+        return
     zero_point = constant(node.inputs[2])
     # Weights have a zero point per channel, or are read by what multiplies; they stay signed.
     if zero_point is None or zero_point.ndim or zero_point.dtype != np.int8:
@@ -46,6 +48,18 @@ def _shift(node: ir.Node, qdq: Qdq) -> None:
     if codes is not None:  # an operand beside an activation
         shifted = (codes.astype(np.int16) + _SHIFT).astype(np.uint8)
         node.replace_input_with(0, qdq.register(f"{node.outputs[0].name}_uint8", shifted))
+
+
+def _is_pair(node: ir.Node) -> bool:
+    """Say whether codes go straight from Q to DQ, or are constant.
+
+    In a graph of another tool they may be pooled or turned between, which is done as they are.
+    """
+    if node.op_type == "QuantizeLinear":
+        readers = {use.node.op_type for use in node.outputs[0].uses()}
+        return readers == {"DequantizeLinear"} and not node.outputs[0].is_graph_output()
+    ahead = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return ahead is None or (ahead.op_type == "QuantizeLinear" and _is_pair(ahead))
 
 
 def _is_weight(node: ir.Node) -> bool:
@@ -66,6 +80,8 @@ def _quantize_bias(node: ir.Node, qdq: Qdq) -> None:
     if node.op_type == "Gemm" and _factors(node) != (1.0, 1.0):
         return
     scale = (ahead.astype(np.float64) * weights).astype(np.float32).reshape(-1)
+    if scale.size not in {1, bias.size}:
+        return  # one bias for channels of several scales
     scale = np.broadcast_to(scale, bias.shape).copy()
     limits = np.iinfo(np.int32)
     codes = np.rint(bias.astype(np.float64) / scale)

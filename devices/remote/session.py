@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,8 +180,11 @@ class Session:
 
 
 def last_words(done: Completed) -> str:
-    """Return why a program failed, from the end of what it said."""
-    lines = [line for line in done.err.splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    said = (errors or lines or ["it says nothing"])[-1]
+    """Return why a program failed, from the end of what it said; of an error all its lines."""
+    lines = [line for line in done.err.splitlines() if line.strip()] or ["it says nothing"]
+    said = lines[-1]
+    for index, line in enumerate(lines):
+        if line.startswith("error: "):
+            reasons = itertools.takewhile(lambda other: other.startswith("  "), lines[index + 1 :])
+            said = "\n".join([line.removeprefix("error: "), *reasons])
     return f"{said[-_MESSAGE_CHARACTERS:].strip()} (exit code {done.code})"

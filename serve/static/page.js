@@ -7,6 +7,7 @@ const NAMES = {
 };
 let key = "";
 let stream = null;
+let last = null; // the image that was chosen, and of how many files it was the first
 let asked = 0; // only the answer to the last image is shown
 let shown = ""; // the blob's address of the preview
 
@@ -32,10 +33,20 @@ function complain(text) {
 
 async function call(path, options = {}) {
   const headers = key ? { "X-API-Key": key } : {};
-  const answer = await fetch(path, { ...options, headers });
-  const body = await answer.json();
-  if (answer.status === 401) $("key-form").hidden = false;
-  if (!answer.ok) throw new Error(body.error.message);
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers });
+  } catch {
+    throw new Error("The server does not answer. Does it still run?");
+  }
+  if (answer.status === 401) {
+    $("key-form").hidden = false;
+    throw new Error(key ? "That is not the server's API key." : "The API key is needed first.");
+  }
+  const body = await answer.json().catch(() => null); // a proxy's page is none
+  if (!answer.ok || !body) {
+    throw new Error(body?.error?.message ?? `The server answered with status ${answer.status}.`);
+  }
   return body;
 }
 
@@ -43,9 +54,10 @@ function percent(score) {
   return `${(100 * score).toFixed(1)} %`;
 }
 
-function show(prediction) {
+function show(prediction, files) {
   const best = prediction.topk[0];
-  say(`${best.label}, ${percent(best.score)}`);
+  const left = files > 1 ? `. This is the first of ${files} files; the others were not sent.` : "";
+  say(`${best.label}, ${percent(best.score)}${left}`);
   $("classes").replaceChildren(...prediction.topk.map((ranked) => {
     const item = element("li");
     const bar = element("span", "bar");
@@ -66,7 +78,8 @@ function list(id, rows) {
   ]));
 }
 
-async function classify(image) {
+async function classify(image, files = 1) {
+  last = [image, files];
   const number = ++asked;
   URL.revokeObjectURL(shown);
   shown = URL.createObjectURL(image);
@@ -80,7 +93,7 @@ async function classify(image) {
   body.append("image", image, image.name || "camera.jpg");
   try {
     const found = await call("/v1/predict?topk=5", { method: "POST", body });
-    if (number === asked) show(found.predictions[0]);
+    if (number === asked) show(found.predictions[0], files);
   } catch (error) {
     if (number === asked) complain(error.message);
   }
@@ -141,7 +154,9 @@ async function toggleCamera() {
   try {
     // Browsers give it to secure pages only: https, or this machine itself.
     if (!navigator.mediaDevices) throw new Error("the page is not served over https");
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    const given = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    stopCamera(); // another press of the button may have been granted one too
+    stream = given;
   } catch (error) {
     complain(`The camera cannot be used: ${error.message}`);
     return;
@@ -162,7 +177,8 @@ function shoot() {
   canvas.toBlob((blob) => {
     stopCamera();
     $("camera").focus();
-    classify(blob);
+    if (blob) classify(blob);
+    else complain("The camera gave no picture yet.");
   }, "image/jpeg", 0.95);
 }
 
@@ -176,7 +192,7 @@ $("file").addEventListener("change", () => {
 });
 document.addEventListener("paste", (event) => {
   const image = first(event.clipboardData.files);
-  if (image) classify(image);
+  if (image) classify(image, event.clipboardData.files.length);
 });
 // Anywhere on the page: a file that misses the zone would else take the page's place.
 document.addEventListener("dragover", (event) => {
@@ -188,7 +204,11 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   $("drop").classList.remove("over");
   const image = first(event.dataTransfer.files);
-  if (image) classify(image);
+  if (image) classify(image, event.dataTransfer.files.length);
+});
+$("preview").addEventListener("error", () => { // what no browser can show
+  $("preview").hidden = true;
+  $("drop").classList.remove("filled");
 });
 $("camera").addEventListener("click", toggleCamera);
 $("shoot").addEventListener("click", shoot);
@@ -196,7 +216,9 @@ $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key = $("key").value.trim();
   $("key-form").hidden = true;
+  $("file").focus();
   say("No image yet.");
   describe();
+  if (last) classify(...last);
 });
 describe();

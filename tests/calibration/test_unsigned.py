@@ -173,3 +173,65 @@ def test_a_graph_that_came_quantized_keeps_its_scales(net: onnx.ModelProto) -> N
 def test_unsigned_codes_are_asymmetric() -> None:
     with pytest.raises(ValueError, match="unsigned activations are asymmetric"):
         QuantScheme(activations="symmetric", placement="fused", codes="uint8")
+
+
+@pytest.mark.parametrize(
+    "between",
+    ["MaxPool <kernel_shape=[2,2], strides=[2,2]> (codes)", "Transpose <perm=[0,1,3,2]> (codes)"],
+)
+def test_codes_that_another_operator_reads_stay_signed(between: str) -> None:
+    """A graph of another tool may pool or turn its codes: MaxPool of codes is one of int8."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        net (float[1,3,8,8] input) => (float[1,3,"h","w"] output)
+        <float scale = {{0.05}}, int8 zero_point = {{-3}}>
+        {{
+            codes = QuantizeLinear (input, scale, zero_point)
+            moved = {between}
+            inner = DequantizeLinear (moved, scale, zero_point)
+            again = QuantizeLinear (inner, scale, zero_point)
+            output = DequantizeLinear (again, scale, zero_point)
+        }}
+    """)
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+    ours = adopt_qdq(model, UNSIGNED).model
+
+    assert {name: dtype for name, (_, _, dtype) in pairs(ours).items()} == {
+        "input": np.int8, "inner": np.uint8,
+    }  # fmt: skip
+    assert np.array_equal(run(ours), run(model))
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_one_bias_for_channels_of_several_scales_stays_float(transposed: int) -> None:
+    draw = np.random.default_rng(3)
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        net (float[1,3,8,8] input) => (float[1,5] output)
+        <float scale = {{0.05}}, int8 zero_point = {{-3}}, float[1] bias = {{0.5}}>
+        {{
+            codes = QuantizeLinear (input, scale, zero_point)
+            inner = DequantizeLinear (codes, scale, zero_point)
+            mean = ReduceMean <keepdims=0> (inner, axes)
+            codes2 = QuantizeLinear (mean, scale, zero_point)
+            inner2 = DequantizeLinear (codes2, scale, zero_point)
+            weights = DequantizeLinear <axis={1 - transposed}> (w, scales, zeros)
+            output = Gemm <transB={transposed}> (inner2, weights, bias)
+        }}
+    """)
+    weights = draw.integers(-127, 128, (3, 5)).astype(np.int8)
+    arrays = {
+        "w": weights.T.copy() if transposed else weights,
+        "scales": draw.uniform(0.01, 0.02, 5).astype(np.float32),
+        "zeros": np.zeros(5, np.int8),
+        "axes": np.array([2, 3], np.int64),
+    }
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()
+    )
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+    ours = adopt_qdq(model, UNSIGNED).model
+
+    assert np.allclose(run(ours), run(model), rtol=0, atol=1e-6)

@@ -99,11 +99,13 @@ def test_the_engine_as_json(edgecls: Command, digits: Digits, tmp_path: Path) ->
         (["--compute-capability", "8.9", "-o", "f", "--precision", "fp32"], 2, "found onnx int8"),
         (["--compute-capability", "8.9", "-o", "f", "--implicit-int8"], 2, "--implicit-int8"),
         (["--on", "here", "-o", "f"], 2, "stays on the device"),
-        (["--backend", "onnxruntime", "-o", "f"], 2, "no engine to write"),
-        (["--backend", "onnxruntime", "--precision", "fp32"], 2, "nothing in fp32"),
-        (["--backend", "onnxruntime", "--implicit-int8"], 2, "no engine for --implicit-int8"),
+        (["--backend", "onnxruntime", "-o", "f"], 2, "there is none to write"),
+        (["--backend", "onnxruntime", "--precision", "fp32"], 4, "no onnx in fp32"),
+        (["--backend", "onnxruntime", "--implicit-int8"], 2, "none for --implicit-int8"),
+        (["--backend", "litert"], 4, "no tflite in int8 for litert"),
         (["--opt-batch", "9"], 2, "max-batch 8"),
         (["--workspace-mb", "0"], 2, "range"),
+        (["--workspace-mb", "99999999999999999"], 2, "range"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(
@@ -146,6 +148,17 @@ def test_options_reach_a_device(edgecls: Command, digits: Digits) -> None:
     assert done.out == "model.int8.tflite runs on litert as it is: no engine is needed\n"
     assert missing.code == 2
     assert "no implicit quantization" in missing.err
+
+
+def test_a_device_says_every_reason_too(edgecls: Command, digits: Digits) -> None:
+    done = edgecls("build", digits.bundle("desktop-gpu"), "--on", "here", "--json")
+    answer = json.loads(done.out)
+    read = edgecls("build", digits.bundle("desktop-gpu"), "--on", "here")
+
+    assert (done.code, answer["exit_code"]) == (3, 3)
+    assert "no engine for desktop-gpu can be built here" in answer["error"]
+    assert all(f"\n  {name}: " in answer["error"] for name in ("tensorrt-rtx", "tensorrt"))
+    assert f"error: {answer['error']}\n" in read.err
 
 
 def test_a_device_gets_the_options_that_were_changed() -> None:

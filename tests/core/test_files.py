@@ -24,6 +24,16 @@ def contents(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in sorted(folder.iterdir())}
 
 
+def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    with pytest.raises(FileExistsError, match="is a device or pipe"):
+        write_atomic(pipe, b"one")
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_write_atomic_replaces_whole(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.bin"
     write_atomic(target, b"one")

@@ -259,6 +259,7 @@ def make_bundle(tmp_path: Path, weights: Weights) -> MakeBundle:
         labels: tuple[str, ...] | None = ("ant", "bee", "cat", "dog", "eel"),
         golden: int = 2,
         images: Sequence[tuple[str, bytes]] | None = None,
+        preprocess: Preprocess = PREPROCESS,
         **changes: Any,
     ) -> Path:
         files = {made.path: made.data for made in artefacts}
@@ -268,8 +269,8 @@ def make_bundle(tmp_path: Path, weights: Weights) -> MakeBundle:
             images = [(".png", encoded(photo(index))) for index in range(golden)]
         for index, (suffix, image) in enumerate(images):
             watch = StepHashes()
-            pixels = to_pixels(image, PREPROCESS, watch=watch)
-            logits = weights.logits(PREPROCESS.normalize(pixels[None]))[0].astype("<f4")
+            pixels = to_pixels(image, preprocess, watch=watch)
+            logits = weights.logits(preprocess.normalize(pixels[None]))[0].astype("<f4")
             names = [f"golden/{index}{ending}" for ending in (suffix, ".pixels.png", ".f32")]
             files |= dict(zip(names, (image, pixels_to_png(pixels), logits.tobytes()), strict=True))
             held = {made.path: names[2] for made in artefacts}
@@ -286,7 +287,7 @@ def make_bundle(tmp_path: Path, weights: Weights) -> MakeBundle:
             target=target,
             precision=artefacts[0].precision,
             model=ModelInfo(source="test", weights_sha256=None, parameters=1, graph_sha256=""),
-            preprocess=PREPROCESS,
+            preprocess=preprocess,
             labels=labels,
             num_classes=CLASSES,
             artefacts=tuple(

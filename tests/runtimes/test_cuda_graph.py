@@ -71,3 +71,15 @@ def test_without_a_driver_the_work_runs_as_it_is(bindings: Any) -> None:
     assert graph.refused is not None
     assert "error 35" in graph.refused
     graph.free()
+
+
+def test_work_that_failed_is_not_recorded_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had to initialise may still be missing, and cannot be recorded."""
+    graph, ran = CudaGraph(None), []
+    monkeypatch.setattr(graph, "_record", lambda enqueue: ran.append("recorded"))
+
+    with pytest.raises(ZeroDivisionError):
+        graph.run(1, lambda: ran.append(1 // 0))
+    graph.run(1, lambda: ran.append("as it is"))
+
+    assert ran == ["as it is"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -289,6 +290,41 @@ def test_a_folder_that_cannot_be_written_says_what_to_set(tmp_path: Path) -> Non
 
     with pytest.raises(MissingError, match="EDGECLS_CACHE"):
         EngineCache(tmp_path / "file").get(KEY, Builder())
+
+
+def test_an_engine_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device's file system is often mounted read-only once its engines are built."""
+    cache, build = EngineCache(tmp_path), Builder()
+    cache.get(KEY, build)
+    cache._path(KEY.name(), "lock").unlink()
+
+    def refuse(self: Path, *arguments: object, **options: object) -> object:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    real = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r", *a, **o: (refuse if "w" in mode else real)(
+            self, mode, *a, **o
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(os, "utime", refuse)
+
+    assert cache.get(KEY, build).build_s is None
+    assert build.built == 1
+
+
+def test_what_cannot_be_evicted_does_not_cost_the_new_engine(tmp_path: Path) -> None:
+    cache, build = EngineCache(tmp_path, limit_bytes=1), Builder()
+    cache.get(KEY, build)
+    lock = cache._path(KEY.name(), "lock")
+    lock.unlink()
+    lock.mkdir()  # as another user's file: it cannot be opened
+    other = msgspec.structs.replace(KEY, gpu="Thor")
+
+    assert cache.get(other, build).data == b"engine 2"
+    assert cache.get(KEY, build).data == b"engine 1"
 
 
 def test_the_folder_comes_from_the_environment(

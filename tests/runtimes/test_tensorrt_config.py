@@ -197,7 +197,7 @@ def test_another_cache_is_refused(cache: bytes) -> None:
 
 @pytest.mark.parametrize(
     "options", [{"max_batch": 0}, {"opt_batch": 9}, {"max_batch": 1025}, {"opt_batch": 0},
-                {"workspace_mb": 0}],
+                {"workspace_mb": 0}, {"workspace_mb": 1 << 60}],
 )  # fmt: skip
 def test_options_that_contradict_each_other(options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="found"):

@@ -48,9 +48,13 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(bundle: Path, *options: object, **environment: str) -> Iterator[Running]:
-    """Start a server on a free port, and end it."""
+def running(
+    bundle: Path, *options: object, descriptors: int | None = None, **environment: str
+) -> Iterator[Running]:
+    """Start a server on a free port, and end it; ``descriptors`` is the most that it may have."""
     command = [sys.executable, "-m", "edgecls", "serve", bundle, "--port", 0, *options]
+    if descriptors is not None:
+        command = ["prlimit", f"--nofile={descriptors}", *command]
     process = subprocess.Popen(
         [str(part) for part in command],
         stdout=subprocess.PIPE,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from edgecls.core.errors import UsageError
-from edgecls.serve.settings import KEY_VARIABLE, find_api_key
+from edgecls.serve.counts import Counts
+from edgecls.serve.guard import Guard, label_of
+from edgecls.serve.settings import KEY_VARIABLE, Settings, find_api_key
 from edgecls.serve.workers import is_loopback, listen
 
 from ..runtimes.conftest import encoded, photo
@@ -147,6 +151,94 @@ def test_errors_have_one_form(
 )
 def test_loopback_is_known(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("192.168.1.7", 200),
+        ("evil.example:8000", 403),
+        ("localhost.evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[evil.example]:8000", 403),
+        ("", 403),
+    ],
+)
+def test_a_foreign_name_of_this_machine_is_refused(
+    serve: Serve, pi_bundle: Path, host: str, status: int
+) -> None:
+    """A page whose name was made to resolve to 127.0.0.1 must not read what this server says."""
+    for path in ("/v1/model", "/metrics", "/"):
+        headers = {"host": host}
+
+        assert serve(pi_bundle, local_only=True).get(path, headers=headers).status_code == status
+        assert serve(pi_bundle).get(path, headers=headers).status_code == 200
+    keyed = serve(pi_bundle, local_only=True, api_key=KEY)
+    assert keyed.get("/v1/model", headers={"host": host, "x-api-key": KEY}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("site", "status"),
+    [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)],
+)
+def test_another_sites_page_may_not_send(
+    serve: Serve, pi_bundle: Path, site: str, status: int
+) -> None:
+    headers = {"sec-fetch-site": site}
+    server = serve(pi_bundle)
+
+    posted = server.post("/v1/predict", files={"image": encoded(photo())}, headers=headers)
+
+    assert posted.status_code == status
+    assert server.get("/v1/field").json()["fingerprint"]["images"] == (status == 200)
+    assert server.get("/", headers=headers).status_code == 200  # a link to the page
+
+
+@pytest.mark.parametrize("path", ["/healthz/", "/v1/predict/", "/static", "/v2/"])
+def test_nobody_is_sent_to_where_the_host_header_says(
+    serve: Serve, pi_bundle: Path, path: str
+) -> None:
+    answer = serve(pi_bundle).get(path, headers={"host": "evil.example"}, follow_redirects=False)
+
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("/healthz", "/healthz"),
+        ("/static/page.js", "/static"),
+        ("/v2/models/x/infer", "/v2"),
+        ("/v2", "/v2"),
+        ("/v2x", "other"),
+        ("//v2", "other"),
+        ("*", "other"),
+        ("host:443", "other"),
+        ("", "other"),
+    ],
+)
+def test_every_path_counts_as_one_of_few(path: str, label: str) -> None:
+    assert label_of(path) == label
+
+
+def test_a_path_writes_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("on purpose")
+
+    client = TestClient(Guard(fails, settings=Settings(), counts=Counts(1)))
+
+    assert client.get("/v1/x%0aERROR: all is lost").status_code == 500
+    assert "on purpose" in caplog.text
+    assert "all is lost" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..b", ""])
+def test_a_host_that_is_no_name_says_what_to_do(host: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot listen on .*--host"):
+        listen(host, 0)
 
 
 def test_a_taken_port_says_what_to_do() -> None:

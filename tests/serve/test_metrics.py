@@ -154,15 +154,20 @@ def test_a_process_that_takes_anothers_place_goes_on_counting() -> None:
     counts.add_request("/v1/model", 200)
     counts.put("in_flight", 9)
     counts.add("field_classes", at=6)
+    counts.start(0)
+    counts.run_bundle("cd" * 32, 7)
 
     counts.start(1)
 
     assert sum(counts.total("requests")) == 1
     assert counts.total("in_flight") == [0]
-    assert counts.bundles() == [None, None]
+    assert counts.bundles() == ["cd" * 32, None]
+    assert counts.total("field_classes", length=7, bundle="cd" * 32)[6] == 1
     counts.run_bundle("cd" * 32, 7)
+    assert counts.bundles() == ["cd" * 32] * 2
+    assert counts.total("field_classes", length=7) == [0, 0, 0, 0, 0, 0, 1]
+    counts.run_bundle("ef" * 32, 7)
     assert counts.total("field_classes", length=7) == [0] * 7
-    assert counts.bundles() == [None, "cd" * 32]
 
 
 def test_an_unknown_status_is_counted(serve: Serve, pi_bundle: Path) -> None:

@@ -114,3 +114,13 @@ def test_the_page_names_what_there_is(serve: Serve, pi_bundle: Path) -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert " style=" not in page  # the policy would not let it count
+
+
+def test_the_example_of_a_request_can_be_sent(serve: Serve, pi_bundle: Path) -> None:
+    server = serve(pi_bundle)
+    body = server.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]
+
+    answer = server.post("/v1/predict", json=body["content"]["application/json"]["example"])
+
+    assert answer.status_code == 200
+    assert answer.json()["predictions"][0]["image"] == "brown.png"

@@ -165,6 +165,54 @@ def test_an_error_is_told(browser: Any, server: Running) -> None:
     visit.close()
 
 
+def test_what_is_no_image_leaves_no_broken_one(browser: Any, server: Running) -> None:
+    visit = Visit(browser, server.url)
+    visit.page.set_input_files(
+        "#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"}
+    )
+    visit.page.wait_for_selector("[role=alert]:visible")
+
+    visit.page.wait_for_selector("#preview", state="hidden")
+    visit.page.set_input_files("#file", given(0))
+    assert visit.answer()
+    assert visit.page.is_visible("#preview")
+    visit.close()
+
+
+def test_of_several_files_the_first_is_taken_and_said_so(browser: Any, server: Running) -> None:
+    visit = Visit(browser, server.url)
+    carried = visit.page.evaluate_handle(DROP, base64.b64encode(encoded(photo(2))).decode())
+    visit.page.evaluate("(carried) => carried.items.add(carried.files[0])", carried)
+    visit.page.dispatch_event("#drop", "drop", {"dataTransfer": carried})
+
+    assert "the first of 2 files" in visit.answer()
+    visit.close()
+
+
+def test_a_server_that_is_gone_is_told(browser: Any, pi_bundle: Path) -> None:
+    with running(pi_bundle) as server:
+        visit = Visit(browser, server.url)
+        visit.page.wait_for_selector("#card dd")
+        server.stop()
+        visit.page.set_input_files("#file", given(0))
+        visit.page.wait_for_selector("[role=alert]:visible")
+
+        assert "The server does not answer" in visit.page.inner_text("[role=alert]")
+        visit.close()
+
+
+def test_an_answer_that_is_no_json_is_told(browser: Any, server: Running) -> None:
+    visit = Visit(browser, server.url)
+    visit.page.route(
+        "**/v1/predict*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>")
+    )
+    visit.page.set_input_files("#file", given(0))
+    visit.page.wait_for_selector("[role=alert]:visible")
+
+    assert "status 502" in visit.page.inner_text("[role=alert]")
+    visit.close()
+
+
 def test_a_name_is_text_and_nothing_else(browser: Any, server: Running) -> None:
     visit = Visit(browser, server.url)
     name = "<img src=x onerror=document.title='bad'>.txt"
@@ -181,12 +229,22 @@ def test_the_key_is_asked_for(browser: Any, pi_bundle: Path) -> None:
     with running(pi_bundle, EDGECLS_API_KEY=key) as server:
         visit = Visit(browser, server.url)
         visit.page.wait_for_selector("#key-form:visible")
-        visit.page.fill("#key", key)
-        visit.page.keyboard.press("Enter")
-        visit.page.wait_for_selector("#key-form", state="hidden")
+        alert = visit.page.locator("[role=alert]")
+        assert alert.inner_text() == "The API key is needed first."
         visit.page.set_input_files("#file", given(0))
+        for wrong, told in (("ключ" * 4, False), (key[:-1] + "x", True)):
+            visit.page.fill("#key", wrong)
+            visit.page.keyboard.press("Enter")
+            if told:
+                alert.filter(has_text="That is not the server's API key.").wait_for()
+            assert visit.page.is_visible("#key-form")
+        visit.page.fill("#key", f" {key} ")
+        visit.page.keyboard.press("Enter")
 
+        # The image that was chosen before is sent now.
         assert visit.answer() == wanted(pi_bundle, encoded(photo(0)))
+        assert not visit.page.is_visible("#key-form")
+        assert visit.page.evaluate("document.activeElement.id") == "file"
         visit.close()
 
 

@@ -152,6 +152,14 @@ def test_other_bodies_are_refused(
     assert says in answer.json()["error"]["message"]
 
 
+def test_an_error_does_not_send_a_body_back(serve: Serve, pi_bundle: Path) -> None:
+    answer = serve(pi_bundle).post("/v1/predict", json={"a" * 100_000: 1})
+
+    assert answer.status_code == 400
+    assert "unknown field" in answer.json()["error"]["message"]
+    assert len(answer.content) < 3000
+
+
 @pytest.mark.parametrize("topk", ["0", "-1", "x", "1.5", "9" * 5000])
 def test_topk_is_a_positive_number(serve: Serve, pi_bundle: Path, topk: str) -> None:
     answer = serve(pi_bundle).post(f"/v1/predict?topk={topk}", **as_raw(encoded(photo())))

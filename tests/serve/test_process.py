@@ -187,7 +187,7 @@ def test_sighup_refuses_a_bad_bundle(
 def test_the_end_answers_what_was_accepted(pi_bundle: Path) -> None:
     body = encoded(photo())
     head = (
-        "POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        "POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
         f"Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     with running(pi_bundle) as server:
@@ -249,7 +249,7 @@ def test_a_slow_body_is_cut_off(pi_bundle: Path) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as slow:
             slow.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
                 b"Content-Length: 100\r\n\r\nabc"
             )
             answer = slow.recv(65536)
@@ -267,7 +267,7 @@ def test_a_refused_sender_gets_its_answer(pi_bundle: Path, size: int) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         for sent, status in (("", 401), (f"X-API-Key: {key}\r\n", 413 if size > 1 << 20 else 422)):
             head = (
-                f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n{sent}"
+                f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n{sent}"
                 f"Content-Length: {size}\r\n\r\n"
             )
             with socket.create_connection((host, int(port)), timeout=30) as sender:
@@ -282,7 +282,8 @@ def test_a_refused_body_is_not_read_without_end(pi_bundle: Path) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as sender:
             sender.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
+                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: 999999999999\r\n\r\n"
             )
             assert sender.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -295,7 +296,7 @@ def test_who_asks_before_sending_is_refused_before_sending(pi_bundle: Path) -> N
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as asking:
             asking.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
                 b"Content-Length: 999999999\r\n\r\n"
             )
 
@@ -310,6 +311,59 @@ def test_a_connection_that_asks_for_nothing_is_closed(pi_bundle: Path) -> None:
                 silent.sendall(sent)
 
                 assert silent.recv(1) == b""
+
+
+def test_more_connections_than_it_can_hold(pi_bundle: Path) -> None:
+    """A process without a descriptor writes a log without end, and answers nobody."""
+    with running(pi_bundle, "--timeout-s", 2, descriptors=200) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as stack:
+            refused = 0
+            for _ in range(300):
+                idle = socket.create_connection((host, int(port)), timeout=30)
+                stack.enter_context(idle)
+            until(lambda: _listens(host, int(port)), "it does not listen")
+            with socket.create_connection((host, int(port)), timeout=30) as further:
+                refused = further.recv(100).startswith(b"HTTP/1.1 503 ")
+        with server.client() as client:
+            until(lambda: client.get("/healthz").status_code == 200, "it does not recover")
+
+    assert refused
+    assert "".join(server.log) == ""
+
+
+def test_an_answer_that_nobody_takes_is_given_up(pi_bundle: Path) -> None:
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50
+    with running(pi_bundle, "--timeout-s", 0.5) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as asking:
+            asking.settimeout(10)
+
+            with pytest.raises(OSError, match=r"reset|pipe"):
+                until(lambda: asking.sendall(asked) is not None, "it waits on")
+
+
+def test_what_does_not_end_is_killed(pi_bundle: Path) -> None:
+    with running(pi_bundle, "--timeout-s", 0.1) as server:
+        (worker,) = server.children()
+        os.kill(worker, signal.SIGSTOP)
+
+        assert server.stop() == 70
+        assert not _alive(worker)
+    assert "did not end in time" in "".join(server.log)
+
+
+def test_what_is_no_path_leaves_no_trace(pi_bundle: Path) -> None:
+    with running(pi_bundle) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        for line in (b"OPTIONS *", b"CONNECT other:443", b"GET other"):
+            with socket.create_connection((host, int(port)), timeout=30) as asking:
+                asking.sendall(line + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                assert asking.recv(65536).startswith(b"HTTP/1.1 404 ")
+        with server.client() as client:
+            assert value(client, "edgecls_requests_total", path="other", status="404") == 3
+            assert client.get("/v1/model", headers={"host": "other.example"}).status_code == 403
+    assert "".join(server.log) == ""
 
 
 def test_a_bad_bundle_does_not_start(changing: Callable[..., Path], tflite_int8: bytes) -> None:
@@ -337,7 +391,7 @@ def test_a_client_that_leaves_is_counted_and_no_more(pi_bundle: Path) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as leaving:
             leaving.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc"
+                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc"
             )
         until(
             lambda: value(client, "edgecls_requests_total", path="/v1/predict", status="400") == 1,

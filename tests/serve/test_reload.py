@@ -83,6 +83,21 @@ def test_a_bad_bundle_is_refused(bundles: dict[str, Path], bad: str, caplog: Any
     service.close()
 
 
+def test_whatever_goes_wrong_the_old_one_goes_on(bundles: dict[str, Path], caplog: Any) -> None:
+    counts = Counts(1)
+    service = Service(open_model(lambda: load(bundles["old"])), Settings(), counts)
+
+    def without_memory() -> Predictor:
+        raise MemoryError("no\nroom")
+
+    asyncio.run(service.reload(without_memory))
+
+    assert ask(service).top1.label in ("ant", "bee", "cat", "dog", "eel")
+    assert counts.total("reloads") == [0, 1]
+    assert r"the old one goes on: MemoryError: no\nroom" in caplog.text
+    service.close()
+
+
 def test_a_bundle_that_computes_something_else_is_refused(
     bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

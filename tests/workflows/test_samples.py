@@ -64,6 +64,14 @@ def test_a_file_that_is_reduced_stays_as_it_is(tmp_path: Path) -> None:
     assert kept == [True, False]
 
 
+@pytest.mark.parametrize("make", [real, synthetic])
+def test_no_sample_is_larger_than_what_is_read(tmp_path: Path, make: Make) -> None:
+    """A JPEG that is reduced to 4 times 3000 px has 24000 px a side, more than may be read."""
+    samples = make(tmp_path, Preprocess(resize=(3000, 3000), crop=32, draft=4))
+
+    assert len(samples.files) == GOLDEN
+
+
 @pytest.mark.parametrize("preprocess", [Preprocess(resize=40, crop=32), Preprocess(
     resize=0, crop=32, draft=1)])  # fmt: skip
 def test_where_nothing_is_reduced_files_stay_as_they_are(

@@ -130,6 +130,8 @@ def _from_onnx(data: bytes) -> dict[str, Stored]:
         if len(node.input) > 2 and node.input[2] in constants:
             zero = numpy_helper.to_array(constants[node.input[2]]).astype(np.int64)
         codes = constants.get(node.input[0])
+        if codes is not None and codes.data_type == onnx.TensorProto.INT32:
+            codes = None  # a bias: its codes follow from the scales of what is multiplied
         found[node.name] = Stored(
             scales=scale.ravel(),
             zero_points=zero.ravel(),

@@ -28,7 +28,7 @@ from edgecls.workflows.triage.labels import described, meaning
 from edgecls.workflows.triage.layers import ErrorSum, FloatValues
 from edgecls.workflows.triage.layers_onnx import onnx_layers
 from edgecls.workflows.triage.preprocessing import differences
-from edgecls.workflows.triage.stored import Stored, differing
+from edgecls.workflows.triage.stored import Stored, differing, read_stored
 
 
 @pytest.mark.parametrize("quality", [1, 5, 30, 50, 75, 90, 97])
@@ -257,3 +257,27 @@ def test_float_values_of_every_tensor() -> None:
         "x": [-1, 2], "r": [0, 2], "y": [0, -2],
     }  # fmt: skip
     assert run.operators == {"r": "Relu", "y": "Neg"}
+
+
+def test_the_codes_of_a_bias_are_no_weights_of_a_graph() -> None:
+    """They change with the calibration, as their scale is the input's times the weights'."""
+
+    def graph(bias: int) -> bytes:
+        model = onnx.parser.parse_model(f"""
+            <ir_version: 10, opset_import: ["" : 20]>
+            net (float[1,2] input) => (float[1,2] output)
+            <int8[2,2] w = {{1, 2, 3, 4}}, int32[2] b = {{{bias}, 5}}, float scale = {{0.1}}>
+            {{
+                weights = DequantizeLinear (w, scale)
+                added = DequantizeLinear (b, scale)
+                output = Gemm (input, weights, added)
+            }}
+        """)
+        for node in model.graph.node:
+            node.name = node.output[0]
+        return bytes(model.SerializeToString())
+
+    one, other = read_stored(graph(7), "onnx"), read_stored(graph(8), "onnx")
+
+    assert one["weights"].weights
+    assert differing(one, other, exact=False, same_graph=True)[0] == "calibrated on these images"
