@@ -11,12 +11,12 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What may be a file or a name: a model, a preset, an image.
-_FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"}
+_FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images", "teacher"}
 
 TABLES: Final = (
-    "data", "train", "tune", "prune", "evaluate", "export", "calibrate", "sensitivity", "sweep",
-    "predict", "serve", "drift", "verify", "bench", "build", "doctor", "demo", "preprocess",
-    "devices",
+    "data", "train", "tune", "prune", "distill", "evaluate", "export", "calibrate", "sensitivity",
+    "sweep", "predict", "serve", "drift", "verify", "bench", "build", "doctor", "demo",
+    "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.
@@ -41,8 +41,8 @@ def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
         return
     document = _read(value)
     ctx.meta[DEVICES] = (document.get("devices"), value.parent)
-    table = _table(value, document, ctx.info_name or "")
     by_key = {_key(other): other for other in ctx.command.params if other is not param}
+    table = _table(value, document, ctx.info_name or "", takes_preprocess="preprocess" in by_key)
     defaults: dict[str, Any] = {}
     for key, found in table.items():
         parameter = by_key.get(key.replace("_", "-"))
@@ -69,15 +69,13 @@ def _read(file: Path) -> dict[str, Any]:
     return document
 
 
-def _table(file: Path, document: dict[str, Any], command: str) -> dict[str, Any]:
+def _table(
+    file: Path, document: dict[str, Any], command: str, *, takes_preprocess: bool
+) -> dict[str, Any]:
     table = document.get(command, {})
     if not isinstance(table, dict):
         raise click.UsageError(f"{file}: [{command}] must be a table")
-    if (
-        "preprocess" in document
-        and "preprocess" not in table
-        and command in {"train", "tune", "evaluate", "export", "calibrate", "drift"}
-    ):
+    if takes_preprocess and "preprocess" in document and "preprocess" not in table:
         table["preprocess"] = file.name
     return table
 

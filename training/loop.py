@@ -32,8 +32,11 @@ from .settings import Settings
 OnePass: TypeAlias = "Iterable[tuple[Tensor, NDArray[Any]]]"
 """Images (N, C, H, W) float32 with classes (N,) or their probabilities (N, classes)."""
 
-Batches: TypeAlias = "Callable[[int], OnePass]"
-"""From an epoch (0, 1, ...) to its batches: the same epoch must give the same ones."""
+Batches: TypeAlias = "Callable[[int], OnePass | Iterable[tuple[NDArray[Any], ...]]]"
+"""From an epoch (0, 1, ...) to its batches: the same epoch must give the same ones.
+
+What a batch has beside images and classes is handed on to the objective.
+"""
 
 LAST: Final = "last.ckpt"
 METRICS: Final = "metrics.csv"
@@ -54,6 +57,8 @@ class Fit:
         group: The processes that train together.
         on_epoch: Called after each with all that are done, by the first process.
         progress: Shows each epoch's steps.
+        objective: From logits (N, classes), classes as ``train`` gives them, and what else a batch
+            has, to the loss; None is the cross-entropy with the settings' label smoothing.
         after_step: Called with the module after each step, such as to keep zeros.
         after_epoch: Called with it after each epoch, before it is judged and kept.
     """
@@ -67,6 +72,7 @@ class Fit:
     group: Group = field(default_factory=Group)
     on_epoch: Callable[[tuple[Epoch, ...]], None] | None = None
     progress: Progress = field(default_factory=Quiet)
+    objective: Callable[..., torch.Tensor] | None = None
     after_step: Callable[[torch.nn.Module], None] | None = None
     after_epoch: Callable[[torch.nn.Module], None] | None = None
 
@@ -123,7 +129,9 @@ class _Run:
         # bfloat16 has float32's range: nothing is scaled.
         scales = self.cast is not None and half == torch.float16
         self.scaler = torch.amp.GradScaler("cuda", enabled=scales)
-        self.objective = torch.nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+        self.objective = fit.objective or torch.nn.CrossEntropyLoss(
+            label_smoothing=settings.label_smoothing
+        )
         self.history: tuple[Epoch, ...] = ()
         self.step = 0
         self.sums = torch.zeros(3, dtype=torch.float64)
@@ -188,7 +196,7 @@ class _Run:
         )
 
     def _learn(
-        self, epoch: int, images: Tensor, labels: NDArray[Any], *, stop: bool
+        self, epoch: int, images: Tensor, labels: NDArray[Any], *more: NDArray[Any], stop: bool
     ) -> torch.Tensor:
         """Take one step; return loss times images, right answers, images, requests to stop."""
         fit, settings = self.fit, self.fit.settings
@@ -205,7 +213,9 @@ class _Run:
                     f"in training the model answers with a {type(logits).__name__}, expected a "
                     "tensor of logits; build it without auxiliary heads"
                 )
-            loss = self.objective(logits, target)
+            loss = self.objective(
+                logits, target, *(torch.as_tensor(part).to(device) for part in more)
+            )
         classes = target if target.ndim == 1 else target.argmax(1)
         value, count = float(loss.detach()), len(classes)
         right = int((logits.detach().argmax(1) == classes).sum())

@@ -131,27 +131,32 @@ def plan(options: TrainOptions, progress: Progress) -> Plan:
         EdgeclsError: What the training itself would raise before its first step.
     """
     with process_group(options.device) as group:
-        resume = _check_out(options)
+        resume = check_training_out(options)
         ready = prepare(options, group, progress)
         if resume:
             read_state(options.out / LAST, ready.identity)
-        settings, data, module = options.settings, ready.data, ready.module
-        size = (data.preprocess.channels, *data.size)
-        memory, macs = memory_and_macs(module, size, settings, group.world)
-        schedule = make_schedule(settings, data.steps_per_epoch)
-        return Plan(
-            settings=settings,
-            parameters=sum(value.numel() for value in module.parameters()),
-            learning=sum(v.numel() for v in module.parameters() if v.requires_grad),
-            macs=macs,
-            images=len(data.train),
-            judged=0 if data.val is None else len(data.val),
-            steps_per_epoch=data.steps_per_epoch,
-            warmup_steps=math.ceil(schedule.warmup),
-            memory_bytes=memory,
-            processes=group.world,
-            device=group.device.type,
-        )
+        return planned(ready, group)
+
+
+def planned(ready: Prepared, group: Group) -> Plan:
+    """Return what the training of what is ready would do."""
+    settings, data, module = ready.options.settings, ready.data, ready.module
+    size = (data.preprocess.channels, *data.size)
+    memory, macs = memory_and_macs(module, size, settings, group.world)
+    schedule = make_schedule(settings, data.steps_per_epoch)
+    return Plan(
+        settings=settings,
+        parameters=sum(value.numel() for value in module.parameters()),
+        learning=sum(v.numel() for v in module.parameters() if v.requires_grad),
+        macs=macs,
+        images=len(data.train),
+        judged=0 if data.val is None else len(data.val),
+        steps_per_epoch=data.steps_per_epoch,
+        warmup_steps=math.ceil(schedule.warmup),
+        memory_bytes=memory,
+        processes=group.world,
+        device=group.device.type,
+    )
 
 
 def train(
@@ -165,34 +170,56 @@ def train(
     """
     with (
         process_group(options.device) as group,
-        _memory(options.settings),
+        memory_errors(options.settings),
         torch_threads(options.threads),
     ):
-        resume = _check_out(options)
+        resume = check_training_out(options)
         ready = prepare(options, group, progress if group.leads else Quiet())
-        out = options.out
-        with contextlib.ExitStack() as stack:
-            board: TensorBoard | None = None
-            if options.tensorboard and group.leads:
-                board = TensorBoard(out / "tensorboard", _done_steps(out) if resume else 0)
-                stack.callback(board.close)
+        return learn(ready, group, progress, on_epoch, resume=resume)
 
-            def finished(history: tuple[Epoch, ...]) -> None:
-                write_atomic(out / RECORD, write_record(_up_to_date(ready.record, history)))
-                if board is not None:
-                    board.write(history[-1])
-                if on_epoch is not None:
-                    on_epoch(history[-1])
 
-            if group.leads and not resume:
-                write_atomic(out / RECORD, write_record(ready.record))
-            history = fit(ready, group, progress, stack, finished)(ready.module, resume=resume)
-        best = best_epoch(history)
-        assert best is not None
-        record = _up_to_date(ready.record, history)
-        if group.leads:  # a kill may have come between the last checkpoint and its record
-            write_atomic(out / RECORD, write_record(record))
-        return TrainResult(history=history, best=best, record=record, leads=group.leads)
+def learn(
+    ready: Prepared, group: Group, progress: Progress,
+    on_epoch: Callable[[Epoch], None] | None = None, *, resume: bool,
+    adapt: Callable[[Fit], Fit] = lambda training: training,
+) -> TrainResult:  # fmt: skip
+    """Train what is ready in place, and write its folder.
+
+    Args:
+        ready: The model and its data.
+        group: The processes that share each batch.
+        progress: Shows the steps.
+        on_epoch: Called with each epoch.
+        resume: Whether to go on from the folder's checkpoint.
+        adapt: Changes the training before it begins, such as its loss.
+
+    Raises:
+        TrainingError, CheckpointError, ModelError, KeyboardInterrupt: As ``Fit``.
+    """
+    options, out = ready.options, ready.options.out
+    with contextlib.ExitStack() as stack:
+        board: TensorBoard | None = None
+        if options.tensorboard and group.leads:
+            board = TensorBoard(out / "tensorboard", _done_steps(out) if resume else 0)
+            stack.callback(board.close)
+
+        def finished(history: tuple[Epoch, ...]) -> None:
+            write_atomic(out / RECORD, write_record(_up_to_date(ready.record, history)))
+            if board is not None:
+                board.write(history[-1])
+            if on_epoch is not None:
+                on_epoch(history[-1])
+
+        if group.leads and not resume:
+            write_atomic(out / RECORD, write_record(ready.record))
+        training = adapt(fit(ready, group, progress, stack, finished))
+        history = training(ready.module, resume=resume)
+    best = best_epoch(history)
+    assert best is not None
+    record = _up_to_date(ready.record, history)
+    if group.leads:  # a kill may have come between the last checkpoint and its record
+        write_atomic(out / RECORD, write_record(record))
+    return TrainResult(history=history, best=best, record=record, leads=group.leads)
 
 
 def prepare(
@@ -306,8 +333,8 @@ def _up_to_date(record: TrainingRecord, history: tuple[Epoch, ...]) -> TrainingR
     )
 
 
-def _check_out(options: TrainOptions) -> bool:
-    """Return whether there is something to go on from.
+def check_training_out(options: TrainOptions) -> bool:
+    """Return whether the folder to write holds something to go on from.
 
     Raises:
         UsageError: The folder holds something that would be lost.
@@ -359,7 +386,12 @@ def _tools() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _memory(settings: Settings) -> Iterator[None]:
+def memory_errors(settings: Settings) -> Iterator[None]:
+    """Say what to do where a GPU's memory is full.
+
+    Raises:
+        MissingError: It is.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -20,7 +20,7 @@ from ..core.values import Tensor
 from ..data.augment import Augment
 from ..data.cache import MemoryCache
 from ..data.dataset import Dataset, open_dataset, open_splits
-from ..data.loader import Loader
+from ..data.loader import Loaded, Loader
 from ..data.split import split_dataset
 from ..models.trained import DataRecord
 from ..training import Settings
@@ -110,10 +110,19 @@ class TrainingData:
         self, epoch: int, pool: Executor, group: Group, progress: Progress
     ) -> Iterator[tuple[Tensor, NDArray[Any]]]:
         """Yield this process's part of an epoch (0, 1, ...), shuffled and changed by chance."""
+        for loaded in self.loaded_to_learn(epoch, pool, group, progress):
+            yield loaded.images, loaded.labels  # type: ignore[misc]
+
+    def loaded_to_learn(
+        self, epoch: int, pool: Executor, group: Group, progress: Progress, *,
+        normalize: bool = True,
+    ) -> Iterator[Loaded]:  # fmt: skip
+        """Yield the same with each image's place in the data set, or as pixels."""
         loader = Loader(
             self.train, self.preprocess, batch=self.settings.batch // group.world,
             seed=self.settings.seed, epoch=epoch, augment=self.augment, workers=pool,
             cache=self.opened.cache, rank=group.rank, world=group.world, size=self.size,
+            normalize=normalize,
         )  # fmt: skip
         return self._noted(loader, progress)
 
@@ -126,16 +135,17 @@ class TrainingData:
             self.val, self.preprocess, batch=_JUDGE_BATCH, workers=pool, cache=self.opened.cache,
             rank=group.rank, world=group.world, size=self.size, shuffle=False,
         )  # fmt: skip
-        return self._noted(loader, progress)
+        for loaded in self._noted(loader, progress):
+            yield loaded.images, loaded.labels  # type: ignore[misc]
 
-    def _noted(self, loader: Loader, progress: Progress) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+    def _noted(self, loader: Loader, progress: Progress) -> Iterator[Loaded]:
         """Say of each image once that it is left out, when its batch is."""
-        for batch in loader:
+        for loaded in loader.batches():
             for name, reason in loader.unreadable:
                 if name not in self.left_out:
                     self.left_out.add(name)
                     progress.note(f"left out, unreadable: {name}: {reason}")
-            yield batch  # type: ignore[misc]
+            yield loaded
 
 
 def open_data(choice: DataChoice, seed: int, progress: Progress) -> OpenedData:
