@@ -41,7 +41,9 @@ def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
         return
     document = _read(value)
     ctx.meta[DEVICES] = (document.get("devices"), value.parent)
-    by_key = {_key(other): other for other in ctx.command.params if other is not param}
+    # An argument comes before an option that is called like it.
+    others = sorted(ctx.command.params, key=lambda other: isinstance(other, click.Argument))
+    by_key = {_key(other): other for other in others if other is not param}
     table = _table(value, document, ctx.info_name or "", takes_preprocess="preprocess" in by_key)
     defaults: dict[str, Any] = {}
     for key, found in table.items():
