@@ -128,6 +128,7 @@ def command(
     url = f"http://{shown}:{listener.getsockname()[1]}"
 
     def ready() -> None:
-        click.echo(f"{printable(bundle)} answers on {url} with {workers} process(es)")
+        count = "one process" if workers == 1 else f"{workers} processes"
+        click.echo(f"{printable(bundle)} answers on {url} with {count}")
 
     return Supervisor(opened, settings, listener, workers, ready).run()
