@@ -71,7 +71,7 @@ def test_every_number_is_that_of_a_calibration_of_its_own(
     found = json.loads(done.out)
     assert (found["calibrated_on"], found["judged_on"], found["overlap"]) == (CALIBRATED, 80, 3)
     assert [scheme["targets"] for scheme in found["schemes"]] == [
-        ["jetson", "desktop-gpu"], ["raspberry-pi"],
+        ["jetson", "desktop-gpu"], ["raspberry-pi"], ["desktop-cpu"],
     ]  # fmt: skip
     images = [image for image in list_images(judged) if "copied" not in image.name]
     truth = np.array([int(image.folder.partition("_")[0]) for image in images])
@@ -80,15 +80,15 @@ def test_every_number_is_that_of_a_calibration_of_its_own(
         edgecls("calibrate", "lenet5", "--weights", digits.weights, "--data", digits.train,
                 "--images", CALIBRATED, "--method", method, "-o", table)  # fmt: skip
         made = edgecls(
-            "export", "lenet5", "--weights", digits.weights, "--calib-table", table, "--target",
-            "jetson", "--target", "raspberry-pi", "--keep-graphs", graphs, "-o", tmp_path / "out",
+            "export", "lenet5", "--weights", digits.weights, "--calib-table", table,
+            "--target", "jetson", "--target", "raspberry-pi", "--target", "desktop-cpu",
+            "--keep-graphs", graphs, "-o", tmp_path / "out",
         )  # fmt: skip
         assert made.code == 0, made.err
         expected = run(graphs / "float.onnx", images)
         assert found["float_top1"] == pytest.approx(100 * np.mean(expected.argmax(1) == truth))
-        for scheme, name in zip(
-            found["schemes"], ("qdq.fused.symmetric", "qdq.full.asymmetric"), strict=True
-        ):
+        names = ("qdq.fused.symmetric", "qdq.full.asymmetric", "qdq.full.asymmetric.uint8")
+        for scheme, name in zip(found["schemes"], names, strict=True):
             logits = run(graphs / f"{name}.onnx", images)
             (row,) = (row for row in scheme["methods"] if row["method"] == method)
             values = {measure: one["value"] for measure, one in row["measures"].items()}
