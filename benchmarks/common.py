@@ -46,6 +46,15 @@ def split(images: Path, out: Path, calibrate: int, seed: int = 0) -> tuple[Path,
     return out / "calibration", out / "judged"
 
 
+def keep_images(folder: Path, count: int) -> None:
+    """Leave a seeded choice of a folder's images."""
+    every = list_images(folder)
+    kept = {image.name for image in select_images(every, count, 0)}
+    for image in every:
+        if image.name not in kept:
+            image.path.unlink()
+
+
 def cifar_folder(data: Path, part: str, out: Path) -> Path:
     """Unpack a part of CIFAR-10 into an image folder."""
     folder = out / part
@@ -89,6 +98,13 @@ def edgecls(*arguments: object, codes: Sequence[int] = (0,)) -> Finished:
         )
     usage = json.loads(done.stderr.strip().splitlines()[-1])
     return Finished(json.loads(done.stdout), usage["seconds"], usage["peak_bytes"])
+
+
+def python(code: str, *arguments: object) -> str:
+    """Return the last line that a program prints, run in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip().splitlines()[-1]
 
 
 def machine() -> str:

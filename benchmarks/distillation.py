@@ -25,10 +25,18 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, cast
 
-from common import cifar_folder, data_folder, edgecls, machine, one_of, table, work_folder
+from common import (
+    cifar_folder,
+    data_folder,
+    edgecls,
+    keep_images,
+    machine,
+    one_of,
+    table,
+    work_folder,
+)
 
 from edgecls.core.files import write_atomic
-from edgecls.data.images import list_images, select_images
 from edgecls.drift.proportion import wilson
 
 STUDENTS = ("scratch", "pruned")
@@ -90,15 +98,6 @@ def run(chosen: argparse.Namespace, cells: list[Cell]) -> None:
 def key_of(cell: Cell) -> tuple[Any, ...]:
     """Return what makes a cell the same."""
     return tuple(cell[name] for name in KEY)
-
-
-def keep_images(folder: Path, count: int) -> None:
-    """Leave a seeded choice of a folder's images."""
-    every = list_images(folder)
-    kept = {image.name for image in select_images(every, count, 0)}
-    for image in every:
-        if image.name not in kept:
-            image.path.unlink()
 
 
 def distill(cell: Cell, weights: Path, learned: Path, judged: Path, work: Path) -> Cell:

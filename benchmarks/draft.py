@@ -14,15 +14,13 @@ from __future__ import annotations
 import argparse
 import io
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import median
 
 import msgspec
 import numpy as np
-from common import data_folder, edgecls, machine, table, work_folder
+from common import data_folder, edgecls, machine, python, table, work_folder
 from PIL import Image
 
 from edgecls import Predictor, load
@@ -38,7 +36,6 @@ NOISE = 4.0  # codes, of each channel
 SMALL = Preprocess(resize=112, crop=96)
 
 PEAK = """
-import sys
 from edgecls.core.preprocess import Preprocess
 from edgecls.runtimes.preprocess import to_pixels
 def peak():
@@ -173,13 +170,6 @@ def seconds(file: bytes, preprocess: Preprocess) -> tuple[float, np.ndarray]:
     start = time.perf_counter()
     pixels = to_pixels(file, preprocess)
     return time.perf_counter() - start, pixels
-
-
-def python(code: str, *arguments: object) -> str:
-    """Return the last line that a program prints, run in a process of its own."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return done.stdout.strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from statistics import median
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from common import data_folder, edgecls, machine, table, work_folder
+from common import data_folder, edgecls, machine, python, table, work_folder
 from PIL import Image
 
 from edgecls import Bundle, Predictor, load
@@ -74,7 +73,7 @@ def main() -> None:
     print(table(("", "decode", "preprocess", "inference", "postprocess", "predict", "bare",
                  "predict / bare", "invoke", "slower stage / stream", "memory over bare"),
                 rows))  # fmt: skip
-    times = [float(_python(IMPORT)) for _ in range(5)]
+    times = [float(python(IMPORT)) for _ in range(5)]
     print(f"\nimport edgecls: {median(times) * 1e3:.0f} ms")
 
 
@@ -155,16 +154,10 @@ def memory(bundle: Path, photo: Path) -> list[str]:
     """Return by how much the peak memory of one prediction exceeds the bare interpreter's."""
     model = bundle / Bundle(bundle).manifest.artefacts[0].path
     peaks = {
-        kind: int(_python(MEMORY, kind, path, photo))
+        kind: int(python(MEMORY, kind, path, photo))
         for kind, path in (("edgecls", bundle), ("bare", model))
     }
     return [f"{(peaks['edgecls'] - peaks['bare']) / 1e6:+.1f} MB"]
-
-
-def _python(code: str, *arguments: object) -> str:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return done.stdout.strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

@@ -22,10 +22,18 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, cast
 
-from common import cifar_folder, data_folder, edgecls, machine, one_of, table, work_folder
+from common import (
+    cifar_folder,
+    data_folder,
+    edgecls,
+    keep_images,
+    machine,
+    one_of,
+    table,
+    work_folder,
+)
 
 from edgecls.core.files import write_atomic
-from edgecls.data.images import list_images, select_images
 from edgecls.drift.proportion import wilson
 
 STRUCTURED = ("--method", "structured")
@@ -95,15 +103,6 @@ def run(chosen: argparse.Namespace, cells: list[Cell]) -> None:
 def key_of(cell: Cell) -> tuple[Any, ...]:
     """Return what makes a cell the same."""
     return tuple(cell[name] for name in ("depth", "goal", "method", "seed", "epochs", "images"))
-
-
-def keep_images(folder: Path, count: int) -> None:
-    """Leave a seeded choice of a folder's images."""
-    every = list_images(folder)
-    kept = {image.name for image in select_images(every, count, 0)}
-    for image in every:
-        if image.name not in kept:
-            image.path.unlink()
 
 
 def prune(cell: Cell, weights: Path, learned: Path, judged: Path, out: Path) -> Cell:

@@ -53,8 +53,9 @@ class OnnxRuntimeBackend(Backend):
         settings.log_severity_level = 3
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        as_written = options.precision in CALIBRATED and name != "onnxruntime-cpu"
-        widened = name == "onnxruntime-cpu" and products_saturate()
+        calibrated = options.precision in CALIBRATED
+        as_written = calibrated and name != "onnxruntime-cpu"
+        widened = calibrated and name == "onnxruntime-cpu" and products_saturate()
         if widened:  # weights become unsigned too: slower, and right
             settings.add_session_config_entry("session.x64quantprecision", "1")
         if as_written:
@@ -87,7 +88,7 @@ class OnnxRuntimeBackend(Backend):
             "provider": used[0],
             "optimised": "no: Q/DQ as written" if as_written else "yes",
         }
-        if widened and options.precision in CALIBRATED:
+        if widened:
             self.description["int8"] = "with unsigned weights, slower: this CPU has no VNNI"
 
     @classmethod
