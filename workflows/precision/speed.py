@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 import numpy as np
 import onnx
 
-from ...core.values import Precision
+from ...core.values import Logits, Pixels, Precision
 from ...export.passes import for_one_image
 from ...export.tflite import lower
 from ...runtimes.backend import Options
@@ -71,21 +71,30 @@ def measure(
         )
         for form, graph in graphs
     ]
-    image = judging.pixels[:1]
-    times: list[list[float]] = [[] for _ in backends]
-    for turn in range(_WARM_UP + _ROUNDS):
-        for backend, taken in zip(backends, times, strict=True):
-            start = time.perf_counter()
-            backend.logits(image)
-            if turn >= _WARM_UP:
-                taken.append(1e3 * (time.perf_counter() - start))
-    float32, plain, *others = [float(np.median(taken)) for taken in times]
+    float32, plain, *others = in_turns([backend.logits for backend in backends], judging.pixels[:1])
     return Latency(
         backend=target.runs_anywhere,
         float32=float32,
         plain=plain,
         candidates=tuple((one.left, ms) for one, ms in zip(candidates, others, strict=True)),
     )
+
+
+def in_turns(runs: Sequence[Callable[[Pixels], Logits]], image: Pixels) -> list[float]:
+    """Return the median time of each run in ms, the runs in turns.
+
+    Args:
+        runs: From pixels (N, H, W, C) to logits.
+        image: Shape (1, H, W, C).
+    """
+    taken: list[list[float]] = [[] for _ in runs]
+    for turn in range(_WARM_UP + _ROUNDS):
+        for run, times in zip(runs, taken, strict=True):
+            start = time.perf_counter()
+            run(image)
+            if turn >= _WARM_UP:
+                times.append(1e3 * (time.perf_counter() - start))
+    return [float(np.median(times)) for times in taken]
 
 
 def fastest(candidates: Sequence[Candidate], latency: Latency) -> Candidate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +26,9 @@ from ..export import ExportedBundle, export
 from ..export_options import ExportOptions
 from ..sources import Live, ModelOptions, from_predictor, open_source
 from .judging import read_pixels
+from .speed import in_turns
 from .tune import RecipeName
 
-_WARM_UP: Final = 3
-_ROUNDS: Final = 30
 _BATCH: Final = 8
 
 
@@ -148,7 +146,7 @@ def _judged(
         from_predictor(load(bundle.path, allow_fallback=True, threads=1))
         for _, bundle, _ in bundles
     ]
-    times = _times(sources, kept.pixels[:1])
+    times = in_turns([source.logits for source in sources], kept.pixels[:1])
     points = []
     for (name, bundle, reached), source, taken in zip(bundles, sources, times, strict=True):
         assert source.predictor is not None
@@ -190,15 +188,3 @@ def _answers(source: Live, pixels: Pixels) -> NDArray[np.intp]:
     return np.concatenate(
         [source.logits(pixels[start : start + _BATCH]).argmax(1) for start in starts]
     )
-
-
-def _times(sources: Sequence[Live], image: Pixels) -> list[float]:
-    """Return each source's median time for one image in ms, the sources in turns."""
-    taken: list[list[float]] = [[] for _ in sources]
-    for turn in range(_WARM_UP + _ROUNDS):
-        for source, times in zip(sources, taken, strict=True):
-            start = time.perf_counter()
-            source.logits(image)
-            if turn >= _WARM_UP:
-                times.append(1e3 * (time.perf_counter() - start))
-    return [float(np.median(times)) for times in taken]
