@@ -172,6 +172,8 @@ def tune(
         known=frozenset(calibration.images), truth=truth, option="--tune", progress=progress,
     )  # fmt: skip
     source = Source(model=graph.model, table=calibration.ranges(CALIBRATED[precision]))
+    # Before the minutes that repairs take: a file of another run is refused.
+    results = Results(options.resume, identity(source, judging))
     by_scheme: dict[QuantScheme, list[Target]] = {}
     for target in targets:
         by_scheme.setdefault(target.scheme_for(precision), []).append(target)
@@ -180,12 +182,12 @@ def tune(
         recipe = Recipe(
             images=images, size=calibration.size, precision=precision, judging=judging, seed=seed,
             schemes={s: tuple(t.name for t in those) for s, those in by_scheme.items()},
-            progress=progress,
+            results=results, progress=progress,
         )  # fmt: skip
         source, tried = recipe(State(source=source, calibration=calibration))
     return Tuned(
         source=source,
-        schemes=plan_layers(source, judging, options, by_scheme, precision, progress),
+        schemes=plan_layers(source, judging, options, by_scheme, precision, results, progress),
         judging=judging,
         truth=truth.how if truth else None,
         tried=tried,
@@ -199,13 +201,13 @@ def plan_layers(
     options: TuneOptions,
     by_scheme: Mapping[QuantScheme, Sequence[Target]],
     precision: Precision,
+    results: Results,
     progress: Progress,
 ) -> dict[QuantScheme, SchemeTuning]:
     """Return which layers each target's scheme leaves float.
 
     Where nothing bounds the drop every layer is quantized.
     """
-    results = Results(options.resume, identity(source, judging))
     made = {}
     for scheme, those in by_scheme.items():
         found = search(
