@@ -3,10 +3,11 @@
     EDGECLS_DATA=... python benchmarks/precision_search.py --cache DIR --results FILE.jsonl
 
 Nets: inverted residuals with SiLU and squeeze-and-excite, and a vision transformer, both trained
-here on the 5,000 CIFAR images; inverted residuals with ReLU whose channels were scaled apart;
-CIFAR ResNet-20 and EfficientNet-Lite0 with one scale for all weights of a tensor, as old hardware
-has it. A seed trains and splits anew. 100 training images calibrate, half of the test images tune,
-the other half judge (of the 500 photos: 100, 200 and 200). All is computed on the simulation.
+here on the 5,000 CIFAR images; these, and inverted residuals with ReLU, with channels scaled apart,
+which compute what they did; CIFAR ResNet-20 and EfficientNet-Lite0 with one scale for all weights
+of a tensor, as old hardware has it. A seed trains and splits anew. 100 training images calibrate,
+half of the test images tune, the other half judge (of the 500 photos: 100, 200 and 200). All is
+computed on the simulation.
 
 A cell is a net, its weights' scales and a seed. Each is a line of the results; what is there is not
 computed again, so that an interrupted run goes on.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -43,24 +43,29 @@ class Net:
         weights: In the data folder; None for a net that is trained here.
         preprocess: None for the model's own.
         photos: Whether it classifies the photos, not CIFAR.
+        apart: Whether its channels are scaled apart.
     """
 
     source: str
-    granularities: tuple[Granularity, ...] = ("per_tensor",)
+    granularities: tuple[Granularity, ...]
     weights: str | None = None
     preprocess: str | None = None
     photos: bool = False
+    apart: bool = False
 
 
-_BOTH: Final[tuple[Granularity, ...]] = ("per_channel", "per_tensor")
 _TRAINED: Final = str(HERE / "small_nets.toml")
 NETS: Final = {
-    "mobile_silu": Net("small_nets:mobile_silu", _BOTH, preprocess=_TRAINED),
-    "vit": Net("small_nets:vit", _BOTH, preprocess=_TRAINED),
-    "mobile_relu, scaled apart": Net("small_nets:mobile_relu", _BOTH, preprocess=_TRAINED),
-    "resnet20": Net("cifar_resnet20", weights="resnet20-12fca82f.th", preprocess="cifar10"),
-    "lite0": Net("timm:tf_efficientnet_lite0", weights="efficientnet-lite0-57934424.pth",
-                 photos=True),
+    "mobile_silu": Net("small_nets:mobile_silu", ("per_channel", "per_tensor"), None, _TRAINED),
+    "vit": Net("small_nets:vit", ("per_channel", "per_tensor"), None, _TRAINED),
+    "mobile_silu, apart": Net("small_nets:mobile_silu", ("per_channel",), None, _TRAINED,
+                              apart=True),
+    "vit, apart": Net("small_nets:vit", ("per_channel",), None, _TRAINED, apart=True),
+    "mobile_relu, apart": Net("small_nets:mobile_relu", ("per_channel",), None, _TRAINED,
+                              apart=True),
+    "resnet20": Net("cifar_resnet20", ("per_tensor",), "resnet20-12fca82f.th", "cifar10"),
+    "lite0": Net("timm:tf_efficientnet_lite0", ("per_tensor",),
+                 "efficientnet-lite0-57934424.pth", photos=True),
 }  # fmt: skip
 
 
@@ -138,42 +143,65 @@ def trained(name: str, seed: int, train: Path, cache: Path, epochs: int) -> Path
     weights = cache / f"{function}-{seed}-{epochs}" / "model.safetensors"
     if not weights.exists():
         print(f"training {function}, seed {seed}", file=sys.stderr, flush=True)
+        part = weights.parent.with_suffix(".part")  # an interrupted training has weights too
         edgecls(
             "train", NETS[name].source, "--data", train, "--val-share", 0, "--epochs", epochs,
             "--seed", seed, "--optimizer", "adamw", "--threads", 1, "--device", "cpu",
-            "--preprocess", NETS[name].preprocess, "-o", weights.parent,
+            "--preprocess", NETS[name].preprocess, "-o", part,
         )  # fmt: skip
-    if function != "mobile_relu":
+        part.rename(weights.parent)
+    if not NETS[name].apart:
         return weights
     apart = weights.with_name("apart.safetensors")
     if not apart.exists():
-        scale_apart(weights, apart, seed)
+        module = getattr(small_nets, function)()
+        module.load_state_dict(load_file(weights))
+        scale_apart(module.eval(), seed)
+        save_file(module.state_dict(), apart)
     return apart
 
 
-def scale_apart(file: Path, out: Path, seed: int, largest: float = 32.0) -> None:
-    """Scale channels before a ReLU by random factors, and back behind it: the same function.
+def scale_apart(module: torch.nn.Module, seed: int, largest: float = 32.0) -> None:
+    """Scale channels behind normalizations by random factors, and back in what reads them.
 
-    Folded batch norms may leave them so.
+    The net computes the same, and has the channels of very different size that long training
+    leaves: behind folded batch norms, and behind the layer norms of transformers.
     """
-    module = small_nets.mobile_relu()
-    module.load_state_dict(load_file(file))
-    module.eval()
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(2, 3, 32, 32, generator=generator)
     with torch.no_grad():
         before = module(image)
-        for block in module.modules():
-            if not isinstance(block, small_nets.Inverted):
-                continue
-            _, first, _, depthwise, second, _, _, project, _ = block.body
-            for norm, after, axis in ((first, depthwise, 0), (second, project, 1)):
-                exponent = 2 * torch.rand(norm.num_features, generator=generator) - 1
-                factors = largest**exponent
+        for norms, readers in seams(module):
+            exponent = 2 * torch.rand(len(norms[0].weight), generator=generator) - 1
+            factors = largest**exponent
+            for norm in norms:
                 norm.weight.mul_(factors)
                 norm.bias.mul_(factors)
-                shape = [1, 1, 1, 1]
-                shape[axis] = -1
-                after.weight.div_(factors.reshape(shape))
-        assert torch.allclose(module(image), before, atol=1e-4)
-    save_file(module.state_dict(), out)
+            for weights, axis in readers:
+                weights.div_(factors.reshape([-1 if axis == one else 1
+                                              for one in range(weights.ndim)]))  # fmt: skip
+        assert torch.allclose(module(image), before, atol=1e-3)
+
+
+def seams(
+    module: torch.nn.Module,
+) -> Iterator[tuple[list[torch.nn.Module], list[tuple[torch.Tensor, int]]]]:
+    """Yield where a factor passes: normalizations, and the weights that read them alone."""
+    if isinstance(module, small_nets.VisionTransformer):
+        for block in module.blocks:
+            yield [block.attend[0]], [(block.attend[1].qkv.weight, 1)]
+            yield [block.think[0]], [(block.think[1].weight, 1)]
+        return
+    blocks = [one for one in module.modules() if isinstance(one, small_nets.Inverted)]
+    if isinstance(blocks[0].body[2], torch.nn.ReLU):
+        for block in blocks:
+            _, first, _, depthwise, second, _, _, project, _ = block.body
+            yield [first], [(depthwise.weight, 0)]
+            yield [second], [(project.weight, 1)]
+        return
+    # SiLU lets no factor through: between the blocks, where nothing is activated.
+    head = module[3 + len(blocks)]
+    readers = [*(block.body[0] for block in blocks), head]
+    for place in (1, 3):  # the first block of a width, and one that adds to it
+        norms = [blocks[place].body[8], blocks[place + 1].body[8]]
+        yield norms, [(readers[place + 1].weight, 1), (readers[place + 2].weight, 1)]

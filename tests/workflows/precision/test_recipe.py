@@ -118,7 +118,7 @@ def test_an_interrupted_recipe_goes_on_and_ends_alike(
 ) -> None:
     """Interrupted after each of its answers in turn, it comes to the uninterrupted plan."""
     model = spread()
-    judging, images = judging_of(model), list_images(folder / "calib")
+    judging, images = judging_of(model, 30), list_images(folder / "calib")
     scheme = TARGETS["jetson"].scheme
     calibration = calibrate(model, images, preprocess=judging.preprocess, size=(8, 8),
                             method="minmax", seed=0, progress=Quiet())  # fmt: skip
@@ -139,7 +139,7 @@ def test_an_interrupted_recipe_goes_on_and_ends_alike(
 
     def interrupted(self: Judging, graph: onnx.ModelProto) -> NDArray[np.float32]:
         nonlocal answered
-        if answered == 5:  # one layer asks for four: a range method each
+        if answered == 8:  # one layer asks for four: a range method each
             raise KeyboardInterrupt
         answered += 1
         return answer(self, graph)
