@@ -138,6 +138,37 @@ def test_a_budget_that_is_kept_ships(folder: Path, tmp_path: Path, edgecls: Comm
     assert "file" not in stages
 
 
+def test_a_budget_for_16x8_is_kept(folder: Path, tmp_path: Path, edgecls: Command) -> None:
+    """Channels 300,000 times the others' are too wide for 16 bits, too."""
+    model = chain(planted=True)
+    for item in model.graph.initializer:
+        if item.name == "w2":
+            array = onnx.numpy_helper.to_array(item).copy()
+            array[0] *= 300
+            item.CopyFrom(onnx.numpy_helper.from_array(array, item.name))
+    onnx.save(model, tmp_path / "wide.onnx")
+    done = edgecls(
+        "export", tmp_path / "wide.onnx", "--preprocess", "cifar10", "--calib", folder / "calib",
+        "--tune", folder / "tune", "--target", "raspberry-pi", "--precision", "int16x8",
+        "--max-drop", 1, "-o", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "; all in 16x8" in done.out
+    bundle = Bundle(tmp_path / "raspberry-pi")
+
+    assert bundle.manifest.precision == "int16x8"
+    assert bundle.manifest.tuning is not None
+    assert bundle.manifest.tuning.left_float == ("Conv_2", "Conv_4")
+    assert bundle.manifest.tuning.drop <= 1
+    assert bundle.manifest.artefacts[0].quantized == 2
+    drift = edgecls(
+        "drift", bundle.path, "--reference", tmp_path / "wide.onnx", "--data", folder / "tune",
+        "--min-agreement", 90, "--json",
+    )  # fmt: skip
+    assert drift.code == 0, drift.err
+    assert edgecls("verify", bundle.path).code == 0
+
+
 def test_a_budget_that_is_missed_ends_with_1_and_keeps_the_best(
     folder: Path, tmp_path: Path, edgecls: Command
 ) -> None:
