@@ -1,12 +1,13 @@
 """A budget of accuracy: edgecls' search beside NNCF's accuracy control, on the same graph.
 
     EDGECLS_DATA=... python benchmarks/precision_search_peers.py --make-envs --cache DIR \
-        --results FILE.jsonl
+        --ours FILE.jsonl --results FILE.jsonl
 
-Both get the float ONNX graph, the calibration images, the tuning images with their truth and the
-budget; both quantize activations asymmetrically and weights with the granularity of the cell. NNCF
-runs in an environment of its own (``peers/nncf.txt``). Judged on images that decided nothing, with
-ONNX Runtime and no optimisation, so that it computes what the graph says.
+edgecls' side is what ``precision_search.py`` wrote; for each of its cells NNCF is run. Both get the
+float ONNX graph, the calibration images, the tuning images with their truth and the budget; both
+quantize activations asymmetrically and weights with the granularity of the cell. NNCF runs in an
+environment of its own (``peers/nncf.txt``). Judged on images that decided nothing, with ONNX
+Runtime and no optimisation, so that it computes what the graph says.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,16 +25,13 @@ import numpy as np
 import onnx
 from common import machine, one_of, table
 from converters_environments import PEERS, Environment
-from precision_search import cells, planned, read, scaled, shown, target_of
+from precision_search import in_order, read, scaled, shown
 from precision_search_nets import NETS, Prepared, prepare
 
 from edgecls.calibration.placement.layers import COMPUTE
 from edgecls.core.progress import Quiet
 from edgecls.drift.interval import share_interval
-from edgecls.targets import Target
 from edgecls.workflows.precision.judging import read_pixels
-from edgecls.workflows.precision.recipe import Recipe
-from edgecls.workflows.precision.resume import Results, identity
 
 TIMEOUT_S: Final = 1800
 
@@ -44,37 +41,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, required=True, help="Keeps images and weights.")
     parser.add_argument("--results", type=Path, required=True, help="Gets a line for each cell.")
+    parser.add_argument("--ours", type=Path, required=True, help="Of precision_search.py.")
     parser.add_argument("--nets", type=one_of(*NETS), nargs="+", default=list(NETS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--max-drop", type=float, default=1.0)
     parser.add_argument("--envs", type=Path, default=Path("build/peers"))
     parser.add_argument("--make-envs", action="store_true")
     asked = parser.parse_args()
-    asked.cache = asked.cache.resolve()
-    asked.cache.mkdir(parents=True, exist_ok=True)
+    cache = asked.cache.resolve()
     environment = Environment("nncf", sys.executable, asked.envs.resolve())
     if asked.make_envs:
         environment.make()
     if "error" in environment.state():
         sys.exit(f"nncf: {environment.state()['error']}")
-    for name, granularity, seed in cells(asked.nets, asked.seeds):
-        key = {
-            "net": name, "weights": granularity, "seed": seed, "epochs": asked.epochs,
-            "max_drop": asked.max_drop,
-        }  # fmt: skip
-        if any(row["cell"] == key for row in read(asked.results)):
+    for ours in read(asked.ours):
+        cell = ours["cell"]
+        if cell["net"] not in asked.nets or cell["target"] != "raspberry-pi":
             continue
-        print(f"{name}, {granularity}, seed {seed}", file=sys.stderr, flush=True)
-        prepared = prepare(name, seed, asked.cache, asked.epochs)
-        target = target_of("raspberry-pi", granularity)
+        if any(row["cell"] == cell for row in read(asked.results)):
+            continue
+        print(*cell.values(), file=sys.stderr, flush=True)
+        prepared = prepare(cell["net"], cell["seed"], cache, cell["epochs"])
+        plain, repaired = (ours["plans"][kind] for kind in ("plain", "repaired"))
         row = {
-            "cell": key,
-            "float_top1": 100 * prepared.judged.float_right / len(prepared.judged.names),
+            "cell": cell,
+            "int8_loses": ours["ways"]["plain"]["lost"],
             "tools": {
-                "edgecls": planned(prepared, prepared.first.source, target, asked.max_drop),
-                "edgecls, --recipe best": repaired(prepared, target, asked.max_drop, seed),
-                "NNCF": accuracy_control(prepared, environment, granularity, name, asked.max_drop),
+                "edgecls": plain,
+                "edgecls, --recipe best": repaired
+                | {"seconds": repaired["seconds"] + ours["recipe_seconds"]},
+                "NNCF": accuracy_control(prepared, environment, cell),
             },
         }
         with asked.results.open("a") as file:
@@ -84,22 +78,8 @@ def main() -> None:
     print(report(read(asked.results)))
 
 
-def repaired(prepared: Prepared, target: Target, max_drop: float, seed: int) -> dict[str, Any]:
-    """Return what the search gives after the recipe, with the time of both."""
-    start = time.perf_counter()
-    recipe = Recipe(
-        images=prepared.calibrating, size=prepared.size, precision="int8", judging=prepared.tune,
-        schemes={target.scheme: (target.name,)}, seed=seed, progress=Quiet(),
-        results=Results(None, identity(prepared.first.source, prepared.tune)),
-    )  # fmt: skip
-    source, _ = recipe(prepared.first)
-    seconds = time.perf_counter() - start
-    found = planned(prepared, source, target, max_drop)
-    return found | {"seconds": found["seconds"] + seconds}
-
-
 def accuracy_control(
-    prepared: Prepared, environment: Environment, granularity: str, name: str, max_drop: float
+    prepared: Prepared, environment: Environment, cell: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what NNCF leaves float and what its graph answers; or why there is none."""
     model, judged, tune = prepared.first.source.model, prepared.judged, prepared.tune
@@ -122,8 +102,9 @@ def accuracy_control(
             "size": [3, *prepared.size], "precision": "int8", "out": str(out),
             "options": {
                 "tune": str(out / "tune.npy"), "truth": str(out / "truth.npy"),
-                "max_drop": max_drop, "per_channel": granularity == "per_channel",
-                "transformer": name.startswith("vit"),
+                "max_drop": cell["max_drop"],
+                "per_channel": cell["weights"] == "per_channel",
+                "transformer": cell["net"].startswith("vit"),
             },
         }  # fmt: skip
         (out / "job.json").write_text(json.dumps(job))
@@ -165,9 +146,10 @@ def left_float(model: onnx.ModelProto) -> tuple[int, int]:
 def report(rows: list[dict[str, Any]]) -> str:
     """Return a table: each cell's tools below one another."""
     found = []
-    for row in rows:
+    for row in sorted(rows, key=in_order):
         cell = row["cell"]
-        names = [f"{cell['net']}, {cell['weights'].replace('_', ' ')}, seed {cell['seed']}"]
+        names = [f"{cell['net']}, {cell['weights'].replace('_', ' ')}, seed {cell['seed']}",
+                 shown(row["int8_loses"], 1)]  # fmt: skip
         for tool, result in row["tools"].items():
             if "error" in result:
                 found.append([*names, tool, result["error"], "", "", ""])
@@ -177,8 +159,8 @@ def report(rows: list[dict[str, Any]]) -> str:
                     f"{result['estimate']:.1f}", shown(result["lost"], 1),
                     f"{result['seconds']:.0f} s",
                 ])  # fmt: skip
-            names = [""]
-    return table(("", "", "layers left float", "estimate", "loses", "time"), found)
+            names = ["", ""]
+    return table(("", "int8 loses", "", "layers left float", "estimate", "loses", "time"), found)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from ...drift.sweep import Point, Sweep, SweptModel, with_front
 from ...runtimes import load
 from ...targets import get_target
 from ..export import ExportedBundle, export
-from ..export_options import ExportOptions
+from ..export_options import ExportOptions, check_options
 from ..sources import Live, ModelOptions, from_predictor, open_source
 from .judging import read_pixels
 from .speed import in_turns
@@ -94,9 +94,12 @@ def sweep(options: SweepOptions, progress: Progress) -> Sweep:
         DataError: Too few images are left to judge, or nothing says what is right on them.
         EdgeclsError: As ``export``.
     """
+    _check_tuning(options)
     every = list_images(options.data)
     asked = dict(zip(_names(options.exports), options.exports, strict=True))
     ways = {name: list(_ways(options, name, each)) for name, each in asked.items()}
+    for each in (each for all_ways in ways.values() for _, each in all_ways):
+        check_options(each)  # all of them, before the first one's minutes
     made: dict[str, list[_Made]] = {name: [] for name in asked}
     truths: dict[str, Truth] = {}
     for model, (way, each) in ((name, way) for name, all_ways in ways.items() for way in all_ways):
@@ -159,7 +162,7 @@ def _ways(
     """Yield each way's name and its export."""
     out = export.out / _folder(model) if len(options.exports) > 1 else export.out
     targets = [get_target(name) for name in export.targets]
-    wanted = options.precisions or PRECISIONS
+    wanted = dict.fromkeys(options.precisions or PRECISIONS)
     for precision in wanted:
         able = tuple(target.name for target in targets if precision in target.precisions)
         if not able:
@@ -168,19 +171,32 @@ def _ways(
             continue
         plain = replace(export, targets=able, precision=precision)
         if precision not in CALIBRATED:
-            bare = replace(plain, tune=None, calib_table=None)
+            bare = replace(plain, tune=None, tune_truth=None, calib_table=None)
             yield precision, replace(bare, out=out / precision)
             continue
-        budgets: tuple[float | None, ...] = (None, *options.max_drops)
-        for recipe, budget in itertools.product(options.recipes, budgets):
+        budgets: tuple[float | None, ...] = (None, *dict.fromkeys(options.max_drops))
+        for recipe, budget in itertools.product(dict.fromkeys(options.recipes), budgets):
             tuned = recipe == "best" or budget is not None
             name = precision + ", best" * (recipe == "best")
             name += f", {budget:g} points" if budget is not None else ""
             yield name, replace(
                 plain, recipe=recipe, max_drop=budget,
                 tune=export.tune if tuned else None,
+                tune_truth=export.tune_truth if tuned else None,
                 out=out / _folder(name.replace(", ", "-")),
             )  # fmt: skip
+
+
+def _check_tuning(options: SweepOptions) -> None:
+    """Raise UsageError where something that was asked for would change nothing."""
+    tuned = bool(options.max_drops) or "best" in options.recipes
+    if tuned and options.precisions and not set(options.precisions) & CALIBRATED.keys():
+        names = " or ".join(sorted(CALIBRATED))
+        raise UsageError(f"--max-drop and --recipe best are for {names}; add --precision {names}")
+    if not tuned and any(each.tune or each.tune_truth for each in options.exports):
+        raise UsageError(
+            "--tune is for --max-drop POINTS or --recipe best; give one, or leave --tune out"
+        )
 
 
 def _truth(

@@ -127,11 +127,22 @@ def test_a_budget_that_is_kept_ships(folder: Path, tmp_path: Path, edgecls: Comm
         folder / "tune", "--min-agreement", 80, "--json",
     )  # fmt: skip
     assert drift.code == 0, drift.err
+    assert "was tuned on these images: they flatter it" in drift.err
     explained = edgecls(
         "drift", tmp_path / "jetson", "--allow-fallback", "--reference", folder / "net.onnx",
         "--data", folder / "calib", "--explain", "--json",
     )  # fmt: skip
     assert explained.code == 0, explained.err
+    other = edgecls(
+        "drift", tmp_path / "raspberry-pi", "--reference", folder / "net.onnx", "--data",
+        folder / "calib", "--min-agreement", 80,
+    )  # fmt: skip
+    assert "was calibrated on these images" in other.err
+    other = edgecls(
+        "drift", tmp_path / "raspberry-pi", "--reference", folder / "net.onnx", "--data",
+        folder / "tune", "--images", 99, "--min-agreement", 80,
+    )  # fmt: skip
+    assert "these images" not in other.err
     # Converted anew on the same images, with the same layers left float, it is the same file.
     stages = {stage["stage"]: stage for stage in json.loads(explained.out)["stages"]}
     assert "quantization" in stages
@@ -192,6 +203,7 @@ def test_a_budget_that_is_missed_ends_with_1_and_keeps_the_best(
         (["--max-drop", -1], "--max-drop must be 0 or more"),
         ([], "--tune is for --max-drop POINTS or --recipe best"),
         (["--recipe", "best", "--implicit-int8"], "give one of them"),
+        (["--recipe", "best", "--max-float", 10], "--max-float bounds what --max-drop POINTS"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -82,6 +82,14 @@ def test_what_cannot_be_swept_is_refused(digits: Digits, tmp_path: Path, edgecls
               "--data", digits.judged, "-o", tmp_path]  # fmt: skip
     done = edgecls(*common, "--target", "jetson", "--precision", "int8-dynamic")
     assert (done.code, "none of the targets runs int8-dynamic" in done.err) == (2, True)
+    for more, text in (
+        (["--max-drop", 1], "--max-drop needs images that did not calibrate"),
+        (["--tune", digits.judged], "--tune is for --max-drop POINTS or --recipe best"),
+        (["--tune", digits.judged, "--recipe", "best", "--precision", "fp32"],
+         "--max-drop and --recipe best are for int16x8 or int8"),
+    ):  # fmt: skip
+        done = edgecls(*common, "--target", "jetson", *more)
+        assert (done.code, text in done.err) == (2, True)
     done = edgecls(*common, "lenet5", "--target", "jetson")
     assert (done.code, "--weights is given 1 times for 2 MODELs" in done.err) == (2, True)
     done = edgecls(*common, "lenet5", "--weights", digits.weights, "--target", "jetson")
