@@ -95,7 +95,7 @@ def prepare(name: str, seed: int, cache: Path, epochs: int) -> Prepared:
         work = Path(folder)
         if net.photos:
             calib, rest = split(data / "imagenet500", work / "all", CALIBRATED_ON, seed)
-            tune, judged = split(rest, work / "rest", 200, seed)
+            tune, judged = split(rest, work / "rest", 100, seed)
         else:
             calib = cached(data, "dev_train5000", cache)
             tune, judged = split(cached(data, "dev_test1000", cache), work / "halves", 500, seed)

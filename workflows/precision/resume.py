@@ -76,18 +76,17 @@ class Results:
         try:
             found = msgspec.json.decode(path.read_bytes(), type=_File)
         except (OSError, msgspec.DecodeError, ValueError) as error:
-            raise DataError(f"--resume {path}: not a file of results: {error}; {again}") from error
+            raise DataError(f"{path}: not a file of results: {error}; {again}") from error
         if (found.format, found.schema_version) != (FORMAT, SCHEMA_VERSION):
             raise DataError(
-                f"--resume {path}: expected {FORMAT} of version {SCHEMA_VERSION}, found "
+                f"{path}: expected {FORMAT} of version {SCHEMA_VERSION}, found "
                 f"{found.format} of version {found.schema_version}; {again}"
             )
         names = dict.fromkeys([*self._identity, *found.identity])
         changed = [name for name in names if found.identity.get(name) != self._identity.get(name)]
         if changed:
             raise DataError(
-                f"--resume {path}: since it was begun there changed {' and '.join(changed)}; "
-                f"{again}"
+                f"{path}: since it was begun there changed {' and '.join(changed)}; {again}"
             )
         return {name: msgspec.Raw(bytes(raw)) for name, raw in found.results.items()}
 

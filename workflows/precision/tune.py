@@ -59,6 +59,7 @@ class SchemeTuning(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         targets: Which have the scheme.
         reached: Whether the budget is kept.
+        graded: Whether drops are of right answers; else of answers that did not change.
         plain: Every layer quantized.
         chosen: What is exported.
         layers: What the layers that are left float cost alone, the noisiest first.
@@ -70,6 +71,7 @@ class SchemeTuning(msgspec.Struct, frozen=True, kw_only=True):
 
     targets: tuple[str, ...]
     reached: bool
+    graded: bool
     plain: Candidate
     chosen: Candidate
     layers: tuple[LayerCost, ...]
@@ -79,8 +81,9 @@ class SchemeTuning(msgspec.Struct, frozen=True, kw_only=True):
 
     def why(self) -> str:
         """Return in a sentence how the budget was missed."""
+        lost = "points of top-1 lost" if self.graded else "% of the answers changed"
         return (
-            f"{', '.join(self.targets)}: {self.chosen.drop:.2f} points of top-1 lost on the tuning "
+            f"{', '.join(self.targets)}: {self.chosen.drop:.2f} {lost} on the tuning "
             f"images with {len(self.chosen.left)} layers left float ({self.chosen.float_macs:.1f} "
             "% of the multiply-accumulates)"
         )
@@ -238,6 +241,7 @@ def _decided(
     return SchemeTuning(
         targets=tuple(target.name for target in targets),
         reached=bool(found.candidates),
+        graded=judging.graded,
         plain=found.plain,
         chosen=chosen,
         layers=tuple(row for row in found.costs if row.name in chosen.left),
