@@ -236,7 +236,7 @@ def times(latency: dict[str, float] | None) -> str:
     """Return a mixed file's time between those of all in int8 and all in float32."""
     if latency is None:
         return ""
-    return f"{latency['plain']:.2f} < {latency['chosen']:.2f} < {latency['float32']:.2f} ms"
+    return f"{latency['plain']:.2f} / {latency['chosen']:.2f} / {latency['float32']:.2f} ms"
 
 
 if __name__ == "__main__":
