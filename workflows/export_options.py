@@ -11,6 +11,7 @@ from ..core.errors import CheckFailedError, UsageError
 from ..core.ranges import CalibrationMethod
 from ..core.values import CALIBRATED, Precision, StepCheck
 from ..export.quantized import activation_bits
+from ..models.trained import brings_table
 from ..targets import TARGETS, Target, get_target
 from ..targets.jetpack import JetPack, Module, choose
 from .artefacts import Built
@@ -99,7 +100,7 @@ def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision
     if not targets:
         raise UsageError("no target; give --target at least once")
     check_precision(targets, precision)
-    if not options.source.endswith(".onnx"):
+    if not (options.source.endswith(".onnx") or brings_table(Path(options.source))):
         require_images(options, targets, precision)
     if options.phone and all(target.ships != "tflite" for target in targets):
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
