@@ -8,10 +8,9 @@
 Nets of inverted residuals learn CIFAR-10's 5,000 images: `mobile_silu` with SiLU and
 squeeze-and-excite; `mobile_relu` after its channels were scaled apart by up to --spread either
 way, which computes the same and breaks plain int8. Each cell (net, target, teacher, seed) is one
-`edgecls qat` without augmentation of its own choice, judged with the float net and with plain int8
-by 1,000 other images, in simulation. Beside it `more float` is the same number of epochs at the
-same rates without codes, then quantized: what further training alone is worth. A cell that the
-results have is not run again.
+`edgecls qat`; the files that ship answer to 1,000 other images, which chose nothing. Beside it
+`more float` is as many epochs at the same rates without codes, then quantized: what further
+training alone is worth. A cell that the results have is not run again.
 
 Intervals: of each top-1 Wilson's 95 % at the mean over seeds (what other images would say); of a
 gain, 95 % from the seeds' own gains (Student's t: what other seeds would say).
@@ -106,33 +105,34 @@ def trained(cell: Cell, learned: Path, work: Path) -> Path:
 
 
 def measure(cell: Cell, weights: Path, learned: Path, judged: Path, work: Path) -> Cell:
-    """Train once with codes and once without, and judge all on images that chose nothing."""
-    source = f"small_nets:{cell['net']}"
-    name = f"{cell['net']}-{cell['seed']}-{cell['target']}-{cell['alpha']}"
-    common = (
-        "--data", learned, "--val", judged, "--epochs", cell["epochs"], "--seed", cell["seed"],
-        "--threads", 1, "--device", "cpu", "--preprocess", work / "pre.toml", "--lr", RATE,
+    """Train once with codes and once without, and judge what ships on images that chose nothing."""
+    source, target = f"small_nets:{cell['net']}", cell["target"]
+    out = work / f"{cell['net']}-{cell['seed']}-{target}-{cell['alpha']}"
+    images = ("--calib", learned, "--preprocess", work / "pre.toml")
+    training = (
+        source, "--weights", weights, "--data", learned, "--val-share", 0, "--epochs",
+        cell["epochs"], "--seed", cell["seed"], "--threads", 1, "--device", "cpu", "--preprocess",
+        work / "pre.toml", "--lr", RATE,
     )  # fmt: skip
     alpha = ("--teacher-alpha", cell["alpha"]) if cell["alpha"] else ()
-    # One epoch decides nothing: the last one is kept, as no image of these may choose it.
-    made = edgecls(
-        "qat", source, "--weights", weights, *common, "--target", cell["target"], *alpha,
-        "-o", work / f"{name}-qat",
-    )  # fmt: skip
-    rows = {row["who"]: row["accuracy"]["top1"] for row in made.found["rows"]}  # type: ignore[attr-defined]
-    more = work / f"{name}-float"
-    edgecls("train", source, "--weights", weights, *common, "-o", more)
-    edgecls(
-        "export", source, "--weights", more / "model.safetensors", "--preprocess",
-        work / "pre.toml", "--calib", learned, "--target", cell["target"], "-o", more / "bundles",
-    )  # fmt: skip
-    fallback = () if cell["target"] == "raspberry-pi" else ("--allow-fallback",)
-    other = edgecls("evaluate", more / "bundles" / cell["target"], *fallback, "--data", judged)
-    return {
-        "float": rows["float"], "ptq": rows["PTQ"], "qat": rows["QAT"],
-        "more float": other.found["top1"], "judged": other.found["images"],
-        "seconds": made.seconds,
-    }  # fmt: skip
+    made = edgecls("qat", *training, "--target", target, *alpha, "-o", out / "trained")
+    edgecls("train", *training, "-o", out / "more")
+    more = out / "more" / "model.safetensors"
+    exports: dict[str, tuple[object, ...]] = {
+        "ptq": (source, "--weights", weights, *images),
+        "more float": (source, "--weights", more, *images),
+        "qat": (out / "trained",),
+    }
+    plain = (source, "--weights", weights, "--preprocess", work / "pre.toml")
+    found = edgecls("evaluate", *plain, "--data", judged).found
+    answers: Cell = {"float": found["top1"], "judged": found["images"], "seconds": made.seconds}
+    for way, options in exports.items():
+        edgecls("export", *options, "--target", target, "-o", out / way)
+        found = edgecls(
+            "evaluate", out / way / target, "--allow-fallback", "--data", judged
+        ).found  # fmt: skip
+        answers[way] = found["top1"]
+    return answers
 
 
 def report(cells: Sequence[Cell]) -> str:

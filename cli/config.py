@@ -15,8 +15,8 @@ _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images"
 
 TABLES: Final = (
     "data", "train", "tune", "prune", "qat", "distill", "evaluate", "export", "calibrate",
-    "sensitivity", "sweep", "predict", "serve", "drift", "verify", "bench", "build", "doctor", "demo",
-    "preprocess", "devices",
+    "sensitivity", "sweep", "predict", "serve", "drift", "verify", "bench", "build", "doctor",
+    "demo", "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.

@@ -10,13 +10,28 @@ Sources: Esser et al. 2020, arXiv:1902.08153 (LSQ: the step's gradient, and its 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from ..calibration.scheme import SMALLEST_SCALE
 
-_LARGEST = 65504.0  # FP16's
+_LARGEST: Final = 65504.0  # FP16's
+_TYPICAL_END: Final = 4.0
+
+
+def step_factor(size: int, codes: int) -> float:
+    """Return what a scale's gradient is multiplied by, so that it learns as fast as weights do.
+
+    LSQ divides a scale's gradient by sqrt(size * codes), which makes its relative changes as large
+    as the weights'. The gradient of the logarithm is scale**2 smaller. That would depend on the
+    tensor's unit, so scale is put as 4 / codes, as of values with a deviation of one.
+
+    Args:
+        size: How many numbers the tensor of one image has.
+        codes: How many steps lie between its ends, or on each side of zero where it is symmetric.
+    """
+    return float((codes / _TYPICAL_END) ** 2 / (size * codes) ** 0.5)
 
 
 def learned_scales(logarithms: torch.Tensor, factors: torch.Tensor, *, half: bool) -> torch.Tensor:

@@ -142,7 +142,7 @@ def _flatten(x: Sequence[Any], attributes: Attributes) -> torch.Tensor:
 
 
 def _transpose(x: Sequence[Any], attributes: Attributes) -> torch.Tensor:
-    found: torch.Tensor = x[0].permute(attributes.get("perm") or range(x[0].ndim)[::-1])
+    found: torch.Tensor = x[0].permute(attributes.get("perm") or [*range(x[0].ndim)][::-1])
     return found
 
 

@@ -22,7 +22,7 @@ from ..calibration.placement.learned import LearnedParams, LearnedPlacement
 from ..calibration.scheme import QuantParams, range_of, weight_scales
 from ..core.errors import CalibrationError
 from ..core.ranges import Range
-from .fake_quantize import fake_quantize, learned_scales, quantize_weights
+from .fake_quantize import fake_quantize, learned_scales, quantize_weights, step_factor
 from .onnx_operators import OPERATORS
 from .onnx_steps import first_line, sizes_of, steps_of, unsupported, weights_as_codes
 
@@ -80,7 +80,7 @@ class QuantizedModule(nn.Module):
         self.logarithms = nn.Parameter(scales.log())
         sizes = sizes_of(placement.graph)
         codes = 127 if self._scheme.activations == "symmetric" else 255
-        factors = [1 / math.sqrt(codes * sizes[name]) for name in self.origins]
+        factors = [step_factor(sizes[name], codes) for name in self.origins]
         self.register_buffer("_factors", torch.tensor(factors), persistent=False)
         self._source = str(placement.graph.inputs[0].name)
         self._end = str(placement.graph.outputs[0].name)
