@@ -203,9 +203,7 @@ def test_it_goes_on_after_a_kill(edgecls: Command, digits_folder: Path, tmp_path
     assert edgecls(*arguments(digits_folder, whole, epochs=3, teacher_alpha=0.3)).code == 0
     for place in ("epoch", "files"):
         out = tmp_path / place
-        command = [
-            str(part) for part in arguments(digits_folder, out, epochs=3, teacher_alpha=0.3)
-        ]
+        command = [str(part) for part in arguments(digits_folder, out, epochs=3, teacher_alpha=0.3)]
         killed = subprocess.run(
             [sys.executable, "-c", _KILLED, place, *command], check=False, capture_output=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
