@@ -35,6 +35,7 @@ from .export_options import (
     check_options,
     check_strict,
     device_of,
+    note_learned,
     own_precision,
     require_images,
     require_int8,
@@ -104,7 +105,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         loaded = load_trained(options, progress)
         if given_table is None and loaded.table is not None and precision in CALIBRATED:
             given_table = read_table(loaded.table)
-            _note_learned(loaded, targets, precision, progress)
+            note_learned(loaded, targets, precision, progress)
         preprocess, size = resolve_input(loaded, given)
         labels = labels_of(loaded, options.labels)
         samples = real_samples(images, preprocess, size) if images else None
@@ -266,29 +267,6 @@ def _folder(target: Target, precision: Precision, tuned: Tuned | None) -> str:
     """Return a bundle's folder: what missed its goal never stands under the good name."""
     kept = tuned is None or tuned.schemes[target.scheme_for(precision)].reached
     return target.name if kept else f"{target.name}{FAILING}"
-
-
-def _note_learned(
-    loaded: LoadedModel, targets: Sequence[Target], precision: Precision, progress: Progress
-) -> None:
-    """Say which scales are those that were trained."""
-    trained = loaded.quantized
-    assert trained is not None
-    if precision != "int8":
-        progress.note(f"{loaded.source}: its scales were trained for int8, {precision} has others")
-        return
-    same: list[str] = []
-    other: list[str] = []
-    for target in targets:
-        scheme = msgspec.structs.replace(target.scheme, codes=trained.scheme.codes)
-        (same if scheme == trained.scheme else other).append(target.name)
-    if same:
-        progress.note(f"{loaded.source}: the scales that were trained ship to {', '.join(same)}")
-    if other:
-        progress.note(
-            f"{', '.join(other)}: the ranges that were trained for {trained.target}, under another "
-            "scheme that took no part in it; measure it: edgecls drift"
-        )
 
 
 def _calibration_images(options: ExportOptions, progress: Progress) -> tuple[ImageFile, ...]:
