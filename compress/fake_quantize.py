@@ -18,6 +18,7 @@ from ..calibration.scheme import SMALLEST_SCALE
 
 _LARGEST: Final = 65504.0  # FP16's
 _TYPICAL_END: Final = 4.0
+_STEEPEST: Final = 0.1
 
 
 def step_factor(size: int, codes: int) -> float:
@@ -60,7 +61,8 @@ class _Scales(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         scales, factors = ctx.saved_tensors
-        return gradient * scales * factors, None, None
+        # Bounded, as in TQT: where codes say nearly nothing one step would end a scale's learning.
+        return (gradient * scales * factors).clamp(-_STEEPEST, _STEEPEST), None, None
 
 
 def fake_quantize(values: torch.Tensor, scale: torch.Tensor, zero_point: int) -> torch.Tensor:
