@@ -14,9 +14,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images", "teacher"}
 
 TABLES: Final = (
-    "data", "train", "tune", "prune", "distill", "evaluate", "export", "calibrate", "sensitivity",
-    "sweep", "predict", "serve", "drift", "verify", "bench", "build", "doctor", "demo",
-    "preprocess", "devices",
+    "data", "train", "tune", "prune", "qat", "distill", "evaluate", "export", "calibrate",
+    "sensitivity", "sweep", "predict", "serve", "drift", "verify", "bench", "build", "doctor",
+    "demo", "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the table of devices and its file's folder.

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "train": "Train a classifier on images, from scratch or from a checkpoint.",
     "tune": "Search for a training's best hyperparameters.",
     "prune": "Make a trained classifier smaller or faster, and train it again.",
+    "qat": "Train a classifier to be quantized: the scales learn too.",
     "distill": "Train a classifier on the answers of a better one.",
     "evaluate": "Say how often a model is right, where it is wrong, and how sure it is.",
     "export": "Turn a trained classifier into one bundle per target.",
