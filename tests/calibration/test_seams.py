@@ -194,21 +194,38 @@ def test_without_all_readers_a_norm_is_left(change: Callable[[onnx.ModelProto], 
     assert names_of(onnx.shape_inference.infer_shapes(model, strict_mode=True)) == ["n3"]
 
 
-def test_tokens_that_become_channels_are_not_mistaken_for_them() -> None:
-    """A square of tokens and channels, turned: sizes alone do not tell which is which."""
-    text = """
+@pytest.mark.parametrize(
+    ("move", "width", "found"),
+    [
+        ("Transpose <perm=[1,0,2]> (n1)", 8, ["n1"]),
+        ("Transpose <perm=[0,2,1]> (n1)", 8, []),
+        ("Reshape <allowzero=0> (n1, whole)", 8, ["n1"]),
+        ("Reshape <allowzero=0> (n1, parted)", 4, []),
+        ("Slice (n1, zero, one, middle)", 8, ["n1"]),
+        ("Slice (n1, zero, one, last)", 1, []),
+        ("ReduceMean (n1, middle)", 8, ["n1"]),
+        ("ReduceMean (n1, last)", 1, []),
+    ],
+)
+def test_other_axes_are_not_mistaken_for_channels(move: str, width: int, found: list[str]) -> None:
+    """All sizes are eight or fit: they alone do not tell what is which."""
+    text = f"""
     <ir_version: 10, opset_import: ["" : 20]>
-    net (float[batch,8,8] input) => (float[batch,8,8] logits)
-    {
+    net (float[8,8,8] input) => (float[a,b,3] logits)
+    {{
         n1 = LayerNormalization (input, g1, b1)
-        turned = Transpose <perm=[0,2,1]> (n1)
-        logits = MatMul (turned, wq)
-    }
+        moved = {move}
+        logits = MatMul (moved, w)
+    }}
     """
-    arrays = constants()
-    model = built(text, {name: arrays[name] for name in ("g1", "b1", "wq")})
+    arrays = {name: constants()[name] for name in ("g1", "b1")} | {
+        "w": np.ones((width, 3), np.float32), "whole": np.array([4, 16, 8], np.int64),
+        "parted": np.array([8, 16, 4], np.int64), "zero": np.array([0], np.int64),
+        "one": np.array([1], np.int64), "middle": np.array([1], np.int64),
+        "last": np.array([-1], np.int64),
+    }  # fmt: skip
 
-    assert names_of(model) == []
+    assert names_of(built(text, arrays)) == found
 
 
 def test_an_affine_of_its_own_behind_a_normalization() -> None:
