@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "tune": "Search for a training's best hyperparameters.",
     "prune": "Make a trained classifier smaller or faster, and train it again.",
     "distill": "Train a classifier on the answers of a better one.",
+    "recipe": "Prune, distill, export and judge, as a file says; what each stage costs and gains.",
     "evaluate": "Say how often a model is right, where it is wrong, and how sure it is.",
     "export": "Turn a trained classifier into one bundle per target.",
     "calibrate": "Measure the ranges of a model's tensors on images, or check the images.",
