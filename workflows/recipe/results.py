@@ -18,6 +18,7 @@ PLOT: Final = "recipe.png"
 _SCHEMA_VERSION: Final = 1
 # Points squared of the largest file's mark.
 _LARGEST: Final = 1500.0
+_IN_LEGEND: Final = 40.0
 
 
 def write_table(steps: Sequence[RecipeStep], verdicts: Mapping[str, Judged], file: Path) -> None:
@@ -62,15 +63,15 @@ def plot(steps: Sequence[RecipeStep], file: Path) -> None:
         bars = [[step.top1.value - step.top1.low], [step.top1.high - step.top1.value]]
         axes.errorbar(place, step.top1.value, yerr=bars, color="0.6", capsize=3, zorder=1)
         area = _LARGEST * step.size_bytes / largest
-        axes.scatter(place, step.top1.value, s=area, alpha=0.6, zorder=2)
-        axes.annotate(
-            f"{step.stage}\n{step.size_bytes / 1e3:,.0f} kB", (place, step.top1.value),
-            textcoords="offset points", xytext=(6, 6), fontsize="small",
-        )  # fmt: skip
+        label = f"{step.stage}, {step.precision}, {step.size_bytes / 1e3:,.0f} kB"
+        axes.scatter(place, step.top1.value, s=area, alpha=0.6, zorder=2, label=label)
     axes.margins(0.2)
     axes.set_xlim(left=0)
     axes.set_xlabel("ms, one image, one thread, this machine" if timed else "MB of the file")
     axes.set_ylabel(f"top-1, % of {shown[0].images} images (95 %)")
     axes.set_title(f"{shown[0].target}: area is the file's size", fontsize="medium")
+    legend = axes.legend(fontsize="small")
+    for handle in legend.legend_handles:
+        handle.set_sizes([_IN_LEGEND])
     with atomic_file(file) as stream:
         figure.savefig(stream, format="png", dpi=120)
