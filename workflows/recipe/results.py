@@ -18,7 +18,6 @@ PLOT: Final = "recipe.png"
 _SCHEMA_VERSION: Final = 1
 # Points squared of the largest file's mark.
 _LARGEST: Final = 1500.0
-_IN_LEGEND: Final = 40.0
 
 
 def write_table(steps: Sequence[RecipeStep], verdicts: Mapping[str, Judged], file: Path) -> None:
@@ -59,19 +58,19 @@ def plot(steps: Sequence[RecipeStep], file: Path) -> None:
     places = [step.timing.ms if step.timing else step.size_bytes / 1e6 for step in shown]
     top1 = [step.top1.value for step in shown]
     axes.plot(places, top1, color="0.8", zorder=0)
-    for place, step in zip(places, shown, strict=True):
+    for index, (place, step) in enumerate(zip(places, shown, strict=True)):
+        colour = f"C{index}"
         bars = [[step.top1.value - step.top1.low], [step.top1.high - step.top1.value]]
         axes.errorbar(place, step.top1.value, yerr=bars, color="0.6", capsize=3, zorder=1)
         area = _LARGEST * step.size_bytes / largest
         label = f"{step.stage}, {step.precision}, {step.size_bytes / 1e3:,.0f} kB"
-        axes.scatter(place, step.top1.value, s=area, alpha=0.6, zorder=2, label=label)
+        axes.scatter(place, step.top1.value, s=area, alpha=0.6, zorder=2, color=colour)
+        axes.plot(place, step.top1.value, "o", markersize=3, color=colour, label=label)
     axes.margins(0.2)
     axes.set_xlim(left=0)
     axes.set_xlabel("ms, one image, one thread, this machine" if timed else "MB of the file")
     axes.set_ylabel(f"top-1, % of {shown[0].images} images (95 %)")
     axes.set_title(f"{shown[0].target}: area is the file's size", fontsize="medium")
-    legend = axes.legend(fontsize="small")
-    for handle in legend.legend_handles:
-        handle.set_sizes([_IN_LEGEND])
+    axes.legend(fontsize="small")
     with atomic_file(file) as stream:
         figure.savefig(stream, format="png", dpi=120)
