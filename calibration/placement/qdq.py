@@ -219,7 +219,7 @@ class Qdq:
         return end
 
     def unique(self, name: str, *endings: str) -> str:
-        """Return ``name``, or ``name_2``, ...: with no ending a taken name, and taken from now on."""
+        """Return ``name``, or ``name_2``, ..., whose endings make no taken name, and take them."""
         unique, count = name, 1
         while any(f"{unique}{ending}" in self._taken for ending in endings):
             count += 1
