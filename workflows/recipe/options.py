@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,6 +90,8 @@ class RecipeOptions:
         Raises:
             UsageError: Something contradicts itself, or would be lost.
         """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("a recipe runs in one process; leave torchrun out")
         if not self.stages and not self.exports:
             raise UsageError(
                 f"there is nothing to do: give tables of {', '.join(KINDS)} or {EXPORT}"
