@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +59,15 @@ class Kind:
 def _prune(options: PruneOptions, progress: Progress) -> None:
     out = options.train.out
     failing = failing_folder(out)
-    if not work_folder(out).exists():  # a kill may have come between its end and ours
-        if out.exists():
-            return
-        if failing.exists():
-            raise CheckFailedError(
-                f"[prune] until = {options.until!r} was not reached; the best is kept as "
-                f"{failing}; change [prune]"
-            )
+    # Both are written whole, at the end: a kill may have come before the work was taken away.
+    if out.exists():
+        shutil.rmtree(work_folder(out), ignore_errors=True)
+        return
+    if failing.exists():
+        raise CheckFailedError(
+            f"[prune] until = {options.until!r} was not reached; the best is kept as {failing}; "
+            "change [prune]"
+        )
     result = prune(options, progress)
     if result.missed is not None:
         raise CheckFailedError(
