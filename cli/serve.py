@@ -86,13 +86,14 @@ def command(
     """
     try:
         import fastapi  # noqa: F401
+        import httptools  # noqa: F401
         import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "fastapi", "serve") from error
     from ..serve.settings import KEY_VARIABLE, Settings, find_api_key
-    from ..serve.workers import Supervisor, is_loopback, listen
+    from ..serve.supervisor import Supervisor, is_loopback, listen
 
     if max_images > queue:
         raise click.UsageError("--queue must hold a request's images: raise it to --max-images")

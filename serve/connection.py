@@ -1,49 +1,57 @@
-"""Connections that say nothing, say or take it too slowly, or are too many, do not stay."""
+"""Connections that say nothing, say or take it too slowly, or too much of it, do not stay."""
 
 from __future__ import annotations
 
 import asyncio
-import resource
+from collections.abc import Callable
 from typing import ClassVar, Final
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_MAX_CONNECTIONS: Final = 1024
-_FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
-    b"connection: close\r\n\r\n"
-)
+# Of a request, but for its body. The parser reports neither a line nor a header before it is whole,
+# and keeps it meanwhile.
+_MAX_HEAD: Final = 64 << 10
+_MAX_READ: Final = 256 << 10  # what asyncio hands over at once; it may hold several requests
 
 
-class PromptConnection(H11Protocol):
+class PromptConnection(HttpToolsProtocol):
     """Closes a connection whose request's head does not arrive, or whose answer is not taken.
 
     uvicorn itself waits for both without end, and reads on without end where a request was refused
-    before its body was read; the time of one that is read is ``read_body``'s to watch. Above
-    ``most`` connections a further one is answered 503 unread: a process without a free descriptor
-    could not even say so.
+    before its body was read; the time of one that is read is ``read_body``'s to watch. Nor does it
+    limit how long a head may be.
     """
 
     timeout_s: ClassVar[float]
-    most: ClassVar[int]
+    on_lost: ClassVar[Callable[[], None]]
     _timer: asyncio.TimerHandle | None = None
     _untaken: asyncio.TimerHandle | None = None
+    _head = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first request its time."""
         super().connection_made(transport)
-        if len(self.connections) > self.most:
-            transport.write(_FULL)
-            transport.close()
-        else:
-            self._watch()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
         """Give the next request its time from its first byte on."""
         if self.transport.is_closing():
             return
+        self._head += len(data)
         super().data_received(data)
+        if self._head > _MAX_HEAD + _MAX_READ:
+            self.transport.abort()
         self._watch()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body, which has a limit of its own."""
+        self._head -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to count afresh."""
+        self._head = 0
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Give the client its time to take what was sent."""
@@ -62,6 +70,7 @@ class PromptConnection(H11Protocol):
         for timer in (self._timer, self._untaken):
             if timer is not None:
                 timer.cancel()
+        type(self).on_lost()
 
     def _watch(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -77,19 +86,7 @@ class PromptConnection(H11Protocol):
             self.transport.close()
 
 
-def prompt_connections(timeout_s: float, most: int) -> type[PromptConnection]:
-    """Return the class of a server's connections."""
-    return type("_Prompt", (PromptConnection,), {"timeout_s": timeout_s, "most": most})
-
-
-def allow_connections() -> int:
-    """Return how many connections this process can keep, as many descriptors as it may have.
-
-    Four for each: as many again are accepted in one turn of asyncio's loop, before they are closed.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * _MAX_CONNECTIONS
-    found = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < found:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (found, hard))
-    return found // 4
+def prompt_connections(timeout_s: float, on_lost: Callable[[], None]) -> type[PromptConnection]:
+    """Return the class of a server's connections; ``on_lost`` is told of each that ends."""
+    members = {"timeout_s": timeout_s, "on_lost": staticmethod(on_lost)}
+    return type("_Prompt", (PromptConnection,), members)

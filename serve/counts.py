@@ -44,6 +44,7 @@ _FIELDS: Final[dict[str, int]] = {
     "batched_images": 1,
     "images": len(IMAGES),
     "in_flight": 1,
+    "connections": 1,  # and one more where the process takes any
     "reloads": len(RELOADS),
     "bundle": _HASH,
     "sketched": _HASH,  # which bundle's images the sketch is of
@@ -80,6 +81,7 @@ class Counts:
         """Write to the row of process ``worker``, 0 to ``workers`` - 1, from here on."""
         self._row = worker
         self.put("in_flight", 0)
+        self.put("connections", 0)
         self.stop()
 
     def stop(self) -> None:
@@ -102,6 +104,15 @@ class Counts:
     def put(self, name: str, value: int) -> None:
         """Set a gauge."""
         self._cells[self._start(name)] = value
+
+    def put_connections(self, open_now: int) -> None:
+        """Say how many connections this process has, which makes it one that takes any."""
+        self.put("connections", open_now + 1)
+
+    def fewest_connections(self) -> int:
+        """Return how many the process has that has the fewest of all that take any."""
+        every = (self._read("connections", row)[0] for row in range(self.workers))
+        return min((each - 1 for each in every if each), default=0)
 
     def observe_seconds(self, name: str, seconds: float) -> None:
         """Count a time in the histogram of that name."""

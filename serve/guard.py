@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ipaddress
 import logging
@@ -11,8 +12,9 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..core.errors import EdgeclsError
 from .counts import PATHS, Counts
-from .errors import RequestError, internal
+from .errors import RequestError, as_request_error, internal
 from .settings import Settings
 
 _LOG: Final = logging.getLogger("edgecls.serve")
@@ -23,9 +25,10 @@ _OPEN: Final = (
 )  # fmt: skip
 _OPEN_BELOW: Final = "/static/"
 _READS: Final = ("GET", "HEAD", "OPTIONS")
+_MAX_HOST: Final = 300  # no name or address is as long
 _OWN_PAGE: Final = (b"same-origin", b"none")
 
-_HEADERS: Final = {
+_TEXTS: Final = {
     # Everything that the page uses comes from this server; a chosen image is a blob.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -38,7 +41,9 @@ _HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
+    "cache-control": "no-store",
 }
+_HEADERS: Final = {name.encode(): value.encode() for name, value in _TEXTS.items()}
 
 
 class Guard:
@@ -61,10 +66,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = dict(message.get("headers", ()))
-                added = {**_HEADERS, "cache-control": "no-store"}
-                for name, value in added.items():
-                    headers.setdefault(name.encode(), value.encode())
+                headers = {**_HEADERS, **dict(message.get("headers", ()))}
                 message = {**message, "headers": list(headers.items())}
             await send(message)
 
@@ -75,8 +77,8 @@ class Guard:
             self._check_key(path, headers)
             self._check_sender(scope["method"], headers)
             await self._app(scope, receive, answer)
-        except RequestError as error:
-            await send_error(answer, path, error)
+        except EdgeclsError as error:
+            await send_error(answer, path, answer_to(error, path))
         except Exception:
             # A client learns that it was our fault; what it was stands in the log only.
             _LOG.exception("%s failed", label_of(path))
@@ -106,7 +108,7 @@ class Guard:
         """Refuse what another site's page lets a browser ask for, unless it has the key."""
         if self._key is not None:
             return
-        if self._local_only and not _is_local(headers.get(b"host", b"").decode("latin-1")):
+        if self._local_only and not _is_local(headers.get(b"host", b"")[:_MAX_HOST]):
             # A foreign name that was made to resolve to this machine (DNS rebinding).
             raise RequestError(
                 403, "forbidden",
@@ -118,8 +120,10 @@ class Guard:
             raise RequestError(403, "forbidden", "another site's page may not send images here")
 
 
-def _is_local(host: str) -> bool:
+@functools.lru_cache(256)
+def _is_local(header: bytes) -> bool:
     """Whether a Host header is localhost or an IP address, which no foreign name is."""
+    host = header.decode("latin-1")
     name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
     try:
         ipaddress.ip_address(name)
@@ -134,6 +138,14 @@ def label_of(path: str) -> str:
         return path
     below = "/".join(path.split("/", 2)[:2])
     return below if below in {"/static", "/v2"} else "other"
+
+
+def answer_to(error: EdgeclsError, path: str) -> RequestError:
+    """Return what a client is told of an error; what it is not told stands in the log."""
+    found = as_request_error(error)
+    if found.status >= 500 and found.status != 503:
+        _LOG.error("%s failed", label_of(path), exc_info=error)
+    return found
 
 
 async def send_error(send: Send, path: str, error: RequestError) -> None:

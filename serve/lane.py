@@ -1,4 +1,4 @@
-"""The one thread of a process that runs the model, and what it takes together."""
+"""The model of a process: one thread at a time runs it, on what it takes together."""
 
 from __future__ import annotations
 
@@ -86,6 +86,9 @@ def pending(model: Model) -> Future[Any]:
 class Lane:
     """Runs jobs in the order in which they are ready, images together where the model can.
 
+    It has no thread of its own: whoever brings a job while nobody runs the model runs it, and what
+    others bring meanwhile. To hand each to a thread that sleeps would cost more than some models.
+
     An image waits for others only while some are being decoded, and only where the model takes
     several at once: one that comes alone is run at once.
     """
@@ -96,10 +99,8 @@ class Lane:
         self._max_wait_s = max_wait_ms / 1e3
         self._jobs: deque[Job] = deque()
         self._coming = 0
-        self._stopping = False
+        self._running = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="edgecls-lane", daemon=True)
-        self._thread.start()
 
     def expect(self, images: int) -> None:
         """Announce images: ``put`` or ``miss`` follows for each."""
@@ -113,39 +114,37 @@ class Lane:
             self._changed.notify()
 
     def put(self, job: Job, *, expected: bool = False) -> None:
-        """Run a job when its turn comes."""
+        """Run a job, and all that come meanwhile; or leave it to the thread that does already."""
         job.waiting_since = time.perf_counter()
         with self._changed:
             self._coming -= expected
             self._jobs.append(job)
             self._changed.notify()
-
-    def stop(self) -> None:
-        """Run what is there, then end."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _work(self) -> None:
+            if self._running:
+                return
+            self._running = True
         while batch := self._next():
-            asked = time.monotonic()
-            live = [job for job in batch if job.deadline > asked]
-            for job in batch:
-                if job not in live:
-                    job.answer.set_exception(TimeoutError())
-            if live:
-                self._run(live)
-            for job in batch:
-                job.model.release()
+            self._run_batch(batch)
+
+    def _run_batch(self, batch: Sequence[Job]) -> None:
+        asked = time.monotonic()
+        live = []
+        for job in batch:
+            if job.deadline > asked:
+                live.append(job)
+            else:
+                job.answer.set_exception(TimeoutError())
+        if live:
+            self._run(live)
+        for job in batch:
+            job.model.release()
 
     def _next(self) -> list[Job]:
-        """Return what runs together next; nothing where the lane was stopped and is empty."""
+        """Return what runs together next; nothing where none is left, and nobody runs then."""
         with self._changed:
-            while not self._jobs:
-                if self._stopping:
-                    return []
-                self._changed.wait()
+            if not self._jobs:
+                self._running = False
+                return []
             first = self._jobs.popleft()
             batch = [first]
             most = min(self._max_batch, first.model.predictor.max_batch or self._max_batch)

@@ -1,4 +1,4 @@
-"""Images to answers: a bounded number at once, decoded in threads, run by the lane."""
+"""Images to answers: a bounded number at once, decoded in threads, run in the lane."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class Service:
         self.model = model
         self._lane = Lane(counts, max_batch=settings.max_batch, max_wait_ms=settings.max_wait_ms)
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="edgecls-parse")
-        self._decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="edgecls-decode")
+        # One of them runs the model, the others decode.
+        self._threads = ThreadPoolExecutor(
+            settings.decoders + 1, thread_name_prefix="edgecls-image"
+        )
         self._taken = 0
         self._lock = threading.Lock()
         self._each_s = 0.05  # of late, for an image, from its place in the queue to its answer
@@ -61,8 +64,7 @@ class Service:
     def close(self) -> None:
         """Finish what was accepted, then give the model back."""
         self._parser.shutdown()
-        self._decoders.shutdown()
-        self._lane.stop()
+        self._threads.shutdown()
         self.counts.stop()
         self.model.release()
 
@@ -168,7 +170,7 @@ class Service:
         answer: Future[Logits] = pending(self.model)
         answer.add_done_callback(lambda _: self._give(len(tensor)))
         job = TensorJob(model=self.model, deadline=deadline, answer=answer, tensor=tensor)
-        self._lane.put(job)
+        self._threads.submit(self._lane.put, job)
         await self._wait([answer], deadline)
         found: Logits = answer.result()
         return found
@@ -201,7 +203,7 @@ class Service:
                     expected=True,
                 )  # fmt: skip
 
-        self._decoders.submit(decode)
+        self._threads.submit(decode)
         return answer
 
     async def _wait(self, answers: Sequence[Future[Any]], deadline: float) -> None:

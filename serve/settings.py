@@ -44,19 +44,25 @@ class Settings:
     local_only: bool = False
 
 
+def shutdown_s(settings: Settings) -> int:
+    """Return what a process gets to end; a body and an answer in hand have their own limits."""
+    return int(2 * settings.timeout_s) + 1
+
+
 def find_api_key(file: Path | None) -> str | None:
     """Return the key in ``file``, or else in ``$EDGECLS_API_KEY``; None where there is neither.
 
     Raises:
-        UsageError: It is too short, or no header can carry it.
+        UsageError: It is empty or too short, or no header can carry it.
         OSError: The file cannot be read.
     """
     if file is not None:
         where, key = str(file), file.read_text(encoding="utf-8", errors="replace").strip()
     else:
-        where, key = f"${KEY_VARIABLE}", os.environ.get(KEY_VARIABLE, "").strip()
-        if not key:
+        found = os.environ.get(KEY_VARIABLE)
+        if found is None:
             return None
+        where, key = f"${KEY_VARIABLE}", found.strip()
     if len(key) < _MIN_KEY_CHARACTERS or not (key.isascii() and key.isprintable()) or " " in key:
         raise UsageError(
             f"{where}: expected an API key of {_MIN_KEY_CHARACTERS} or more letters, digits and "

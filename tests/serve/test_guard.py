@@ -13,7 +13,7 @@ from edgecls.core.errors import UsageError
 from edgecls.serve.counts import Counts
 from edgecls.serve.guard import Guard, label_of
 from edgecls.serve.settings import KEY_VARIABLE, Settings, find_api_key
-from edgecls.serve.workers import is_loopback, listen
+from edgecls.serve.supervisor import is_loopback, listen
 
 from ..runtimes.conftest import encoded, photo
 from .conftest import Serve
@@ -94,6 +94,13 @@ def test_the_key_comes_from_a_file_or_the_environment(
     monkeypatch.setenv(KEY_VARIABLE, KEY + "2")
     assert find_api_key(None) == KEY + "2"
     assert find_api_key(file) == KEY
+
+
+def test_an_empty_variable_is_not_taken_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "")
+
+    with pytest.raises(UsageError, match=r"^\$EDGECLS_API_KEY: expected an API key of 16 or more"):
+        find_api_key(None)
 
 
 @pytest.mark.parametrize("text", ["", "short", "a" * 15, "with a space in it all", "ü" * 20])

@@ -35,7 +35,7 @@ class Gate:
         real = Predictor.logits
 
         def logits(predictor: Predictor, pixels: Any) -> Any:
-            if threading.current_thread().name == "edgecls-lane":
+            if threading.current_thread().name.startswith("edgecls-image"):
                 self.batches.append(len(pixels))
                 self.entered.release()
                 assert self.open.wait(30)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from edgecls.serve import workers
+from edgecls.serve import supervisor as processes
 from edgecls.serve.settings import Settings
-from edgecls.serve.workers import Supervisor
+from edgecls.serve.supervisor import Supervisor
 
 
 class Process:
@@ -34,7 +34,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
         made[-1].pid = len(made)
         return made[-1]
 
-    monkeypatch.setattr(workers, "_fork", fork)
+    monkeypatch.setattr(processes, "_fork", fork)
     return made
 
 

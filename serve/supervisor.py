@@ -1,8 +1,7 @@
-"""The processes of a server: one listens and watches, the others answer on its port."""
+"""The processes of a server: this one listens and watches, its workers answer on its port."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import multiprocessing
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..core.errors import EdgeclsError, UsageError
 from ..core.text import printable
 from .counts import Counts
-from .settings import Settings
+from .settings import Settings, shutdown_s
 
 if TYPE_CHECKING:
     from .model import Open
@@ -158,14 +157,14 @@ class Supervisor:
         def ready() -> None:
             os.write(self._ready_out, bytes([number]))
 
-        sys.exit(
-            _or_say_why(
-                lambda: _serve(
-                    self._opened, self._settings, self._counts, self._listener, ready,
-                    self._alive_in,
-                )
+        def work() -> int:
+            from .worker import serve
+
+            return serve(
+                self._opened, self._settings, self._counts, self._listener, ready, self._alive_in
             )
-        )  # fmt: skip
+
+        sys.exit(_or_say_why(work))
 
     def _signals(self, numbers: bytes) -> None:
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
@@ -236,7 +235,7 @@ class Supervisor:
 
     def _stop(self, code: int) -> None:
         if not self._stopping:
-            self._kill_at = time.monotonic() + _shutdown_s(self._settings) + _HANGS_S
+            self._kill_at = time.monotonic() + shutdown_s(self._settings) + _HANGS_S
         self._stopping = True
         self._listener.close()  # what is not accepted yet is refused, not left waiting
         self._code = self._code or code
@@ -250,88 +249,6 @@ class Supervisor:
         self._code = self._code or 70
         for worker in self._workers.values():
             worker.process.kill()
-
-
-def _shutdown_s(settings: Settings) -> int:
-    """Return what a worker gets to end; what is in hand has its own limit, of a body, an answer."""
-    return int(2 * settings.timeout_s) + 1
-
-
-def _serve(
-    opened: Open,
-    settings: Settings,
-    counts: Counts,
-    listener: socket.socket,
-    ready: Callable[[], None],
-    alive: int,
-) -> int:
-    import uvicorn
-
-    from .app import create_app
-    from .connection import allow_connections, prompt_connections
-    from .model import open_model
-    from .service import Service
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: object) -> None:
-            """End in order, however often it is asked: a terminal's SIGINT comes here too."""
-            del sig, frame
-            self.should_exit = True
-
-    # Damaged images are answered with 422, what is no HTTP at all with 400; neither fills the log.
-    warnings.filterwarnings("ignore", module="PIL")
-    for library, level in (
-        ("uvicorn.error", logging.ERROR),
-        ("python_multipart", logging.ERROR),
-        ("PIL", logging.CRITICAL),
-    ):
-        logging.getLogger(library).setLevel(level)
-    service = Service(open_model(opened), settings, counts)
-    connections = allow_connections()
-    server = Server(
-        uvicorn.Config(
-            create_app(service),
-            loop="asyncio",
-            http=prompt_connections(settings.timeout_s, connections),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=5,
-            # How many asyncio accepts in one turn, before it looks at any.
-            backlog=connections,
-            timeout_graceful_shutdown=_shutdown_s(settings),
-        )
-    )
-
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        reloads: set[asyncio.Task[None]] = set()
-        one_at_a_time = asyncio.Lock()
-
-        async def reload_in_turn() -> None:
-            async with one_at_a_time:
-                await service.reload(opened)
-
-        def reload() -> None:
-            if len(reloads) < 2:  # the one that waits will read what is there then
-                task = loop.create_task(reload_in_turn())
-                reloads.add(task)
-                task.add_done_callback(reloads.discard)
-
-        def orphaned() -> None:
-            loop.remove_reader(alive)
-            server.should_exit = True
-
-        loop.add_signal_handler(signal.SIGHUP, reload)
-        loop.add_reader(alive, orphaned)
-        loop.call_soon(ready)  # the listener takes connections already, they wait until then
-        await server.serve(sockets=[listener])
-
-    asyncio.run(run())
-    return 0
 
 
 def _fork(target: Callable[..., None], *arguments: int) -> BaseProcess:
