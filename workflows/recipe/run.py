@@ -233,7 +233,8 @@ class _Run:
 
         options = self.options
         files = [self.out / DRIFT / f"{target}.{suffix}" for suffix in ("json", "md")]
-        resume = self.out / DRIFT / f"{target}.resume"
+        begun_as = f"{DRIFT}/{target}.resume"
+        resume = self.out / begun_as
         asked = DriftOptions(
             reference=options.model, model=options.source,
             data=replace(options.data, images=gate.images, seed=gate.seed),
@@ -244,10 +245,10 @@ class _Run:
         if known is not None and known.key == key and all(file.exists() for file in files):
             return known
         self.progress.step(f"{DRIFT}: {target} against {options.model}")
-        begun = self.state.made.get(str(resume.relative_to(self.out)))
+        begun = self.state.made.get(begun_as)
         if begun is None or begun.key != key:
             resume.unlink(missing_ok=True)
-            self.state.made[str(resume.relative_to(self.out))] = Made(key=key)
+            self.state.made[begun_as] = Made(key=key)
             self.state.write(self.out)
         resume.parent.mkdir(parents=True, exist_ok=True)
         predictor = load(Bundle(bundle), allow_fallback=True, threads=1)
