@@ -452,7 +452,7 @@ max-drop = 5
     rows = {(row["stage"], row["target"]): row for row in table(tmp_path / "out")}
     assert len(rows) == 3 + 4
     start, pruned = rows["start", "raspberry-pi"], rows["prune", "raspberry-pi"]
-    assert start["top1"]["value"] > 88
+    assert start["top1"]["value"] > 85
     assert pruned["points"]["value"] < 0
     # An int8 file is near the network that it was made of, on every target.
     for target in ("raspberry-pi", "jetson", "desktop-gpu", "desktop-cpu"):
