@@ -68,6 +68,28 @@ def activation_params(interval: Range, scheme: QuantScheme) -> QuantParams:
     return QuantParams(float(np.float32(max(needed, SMALLEST_SCALE))), zero_point)
 
 
+def range_of(params: QuantParams, scheme: QuantScheme, like: Range) -> Range:
+    """Return a range from which ``activation_params`` derives just these parameters.
+
+    Args:
+        params: Of 8 bits; a symmetric scheme's scale is a number that FP16 represents.
+        scheme: What derives them.
+        like: The range that the tensor had; a symmetric one keeps the proportion of its ends, so
+            that an asymmetric scheme still finds the side that has no values.
+    """
+    scale, zero_point = params.scale, params.zero_point
+    if scheme.activations == "asymmetric":
+        return Range((-128 - zero_point) * scale, (127 - zero_point) * scale)
+    largest, end = max(-like.lo, like.hi), 127 * scale
+    if largest <= 0:
+        return Range(0.0, end)
+    lo, hi = (
+        math.copysign(end, side) if abs(side) == largest else end * (side / largest)
+        for side in (like.lo, like.hi)
+    )
+    return Range(lo, hi)
+
+
 def half_scale(scale: float | NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the smallest FP16 number that is not below ``scale``, as float32.
 

@@ -117,6 +117,7 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         tools: The versions that took part, by name.
         fingerprint: What the images looked like.
         tensors: By name, in the graph's order.
+        learned: Ranges that training chose instead, for activations of 8 bits.
     """
 
     model_sha256: Hash
@@ -130,6 +131,7 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     tools: dict[str, tuple[str, ...]]
     fingerprint: Fingerprint
     tensors: Annotated[dict[str, TensorRecord], msgspec.Meta(min_length=1)]
+    learned: dict[str, Range] = {}
     format: str = FORMAT
     version: int = VERSION
 
@@ -146,6 +148,9 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             )
         if (self.percentile is None) == (self.method == "percentile"):
             raise ValueError(f"the method {self.method} and the percentile {self.percentile}")
+        strange = next((name for name in self.learned if name not in self.tensors), None)
+        if strange is not None:
+            raise ValueError(f"a learned range of {strange!r}, which is no tensor of the table")
         if self.method not in _EXACT:
             return
         for name, record in self.tensors.items():
@@ -162,8 +167,8 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """Return what placement needs.
 
         Args:
-            activation_bits: Of the scheme: 16 keep all that was seen where the table's method
-                chose for 8, see ``method_for``.
+            activation_bits: Of the scheme: 16 keep all that was seen where the table's method, or
+                a training, chose for 8, see ``method_for``.
 
         Raises:
             CalibrationError: The table holds only a part of the images.
@@ -179,7 +184,8 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             ranges={
                 name: record.range if kept else record.extremes
                 for name, record in self.tensors.items()
-            },
+            }
+            | (self.learned if activation_bits == 8 else {}),
             model_sha256=self.model_sha256,
             data_sha256=data_hash(self.images),
             method=method,
@@ -284,6 +290,11 @@ def merge_tables(one: CalibrationTable, other: CalibrationTable) -> CalibrationT
                 f"the tables cannot be merged: another {what} ({_short(mine)} and "
                 f"{_short(theirs)}); calibrate both with the same"
             )
+    if one.learned or other.learned:
+        raise CalibrationError(
+            "a table with learned ranges cannot be merged: they belong to one training; merge "
+            "tables of edgecls calibrate"
+        )
     observers = {
         name: observer.merge(other.tensors[name].observer())
         for name, observer in one.observers().items()

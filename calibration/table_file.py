@@ -18,6 +18,8 @@ def write_table(path: Path, table: CalibrationTable) -> None:
         name: getattr(table, name) for name in ("format", "version", *table.__struct_fields__)
     }
     tensors = fields.pop("tensors")
+    if not table.learned:
+        del fields["learned"]
     lines = [f" {_json(name)}: {_json(value)}," for name, value in fields.items()]
     records = [f"  {_json(name)}: {_json(record)}" for name, record in tensors.items()]
     text = "\n".join(["{", *lines, ' "tensors": {', ",\n".join(records), " }", "}"])

@@ -14,9 +14,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images", "teacher"}
 
 TABLES: Final = (
-    "data", "train", "tune", "prune", "distill", "recipe", "evaluate", "export", "calibrate",
-    "sensitivity", "sweep", "predict", "serve", "drift", "verify", "bench", "build", "doctor",
-    "demo", "preprocess", "devices",
+    "data", "train", "tune", "prune", "distill", "qat", "recipe", "evaluate", "export",
+    "calibrate", "sensitivity", "sweep", "predict", "serve", "drift", "verify", "bench", "build",
+    "doctor", "demo", "preprocess", "devices",
 )  # fmt: skip
 
 # Where a context keeps the file, and the table of devices with its file's folder.

@@ -44,9 +44,9 @@ _DATA: Final = click.Path(exists=True, path_type=Path)
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(dry_run: bool, as_json: bool, **options: Any) -> int:
-    """Prune, distill, export and judge MODEL as the tables of -c FILE say: OUT/bundles/TARGET.
+    """Make MODEL smaller and faster as the tables of -c FILE say: OUT/bundles/TARGET.
 
-    The file has a table for each stage, [prune], [distill], [export] and [drift], with the
+    The file has a table for each stage, [prune], [distill], [qat], [export] and [drift], with the
     options of the command of that name; a stage without a table is not run. What is given here,
     or in [recipe], holds for all. The same call goes on after an interruption, and does again
     only what changed.

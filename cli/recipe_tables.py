@@ -15,6 +15,7 @@ from .distill import distill_options
 from .drift import BUDGETS
 from .options import workstation
 from .prune import prune_options
+from .qat import qat_options
 
 if TYPE_CHECKING:
     from ..workflows.export_options import ExportOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _STAGES: Final[Mapping[str, Callable[[dict[str, Any]], StageOptions]]] = {
     "prune": prune_options,
     "distill": distill_options,
+    "qat": qat_options,
 }
 # What [recipe] gives to every stage that takes it, unless the stage's table says otherwise.
 _SHARED: Final = ("data", "val", "threads")
@@ -77,7 +79,10 @@ def read_tables(file: Path, document: dict[str, Any], own: Mapping[str, Any]) ->
     for name, chosen in _STAGES.items():
         if name not in document:
             continue
-        fixed = {**start, "out": out / name, "resume": True, "dry_run": False, "as_json": False}
+        fixed = {
+            **start, "targets": own["targets"], "out": out / name, "resume": True,
+            "dry_run": False, "as_json": False,
+        }  # fmt: skip
         shared = {**{name: own[name] for name in _SHARED}, "target": timed}
         if "teacher" not in document[name]:
             shared |= teacher

@@ -21,7 +21,16 @@ from .fit import fit_checkpoint
 from .graph import load_graph
 from .lenet import LeNet5
 from .loaded import LoadedModel
-from .trained import WEIGHTS, PruningRecord, is_trained, read_record
+from .trained import (
+    GRAPH,
+    SIMULATION,
+    TABLE,
+    WEIGHTS,
+    PruningRecord,
+    TrainingRecord,
+    is_trained,
+    read_record,
+)
 from .widths import resize
 from .zoo import Architecture, build_timm, build_torchvision
 
@@ -123,6 +132,8 @@ def _load_trained(
         raise UsageError(
             f"{source} has {len(record.labels)} classes, not {num_classes}; leave --num-classes out"
         )
+    if record.quantized is not None:
+        return _load_quantized(source, folder, record)
     kind, separator, _ = record.architecture.partition(":")
     if separator and kind not in {"timm", "torchvision"}:
         raise UsageError(
@@ -134,6 +145,25 @@ def _load_trained(
     )
     return dataclasses.replace(
         loaded, source=source, preprocess=record.preprocess, labels=record.labels
+    )
+
+
+def _load_quantized(source: str, folder: Path, record: TrainingRecord) -> LoadedModel:
+    files = [folder / name for name in (GRAPH, SIMULATION, TABLE)]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise ModelError(
+            f"{missing}: missing: the training that writes it is not finished; run its command "
+            "(edgecls qat) again with --resume"
+        )
+    return dataclasses.replace(
+        load_graph(source, files[0]),
+        preprocess=record.preprocess,
+        parameters=record.parameters,
+        labels=record.labels,
+        quantized=record.quantized,
+        simulation=load_graph(source, files[1]).onnx,
+        table=files[2],
     )
 
 

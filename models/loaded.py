@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from ..core.preprocess import Preprocess
-from .trained import PruningRecord
+from .trained import PruningRecord, QuantizationRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,10 @@ class LoadedModel:
         random_weights: Whether nothing was learned: no weights were given, and none are downloaded.
         labels: Names of its classes in the order of its outputs, where the source says so.
         pruned: How it was made smaller than its architecture; None where it was not.
+        quantized: How it was trained to be quantized; None where it was not. ``onnx`` is then the
+            float graph.
+        simulation: The graph with the codes and scales that were trained.
+        table: The file of its ranges.
         notes: What was done with the weights, one sentence each, for the user to read.
     """
 
@@ -43,4 +48,7 @@ class LoadedModel:
     random_weights: bool = False
     labels: tuple[str, ...] | None = None
     pruned: PruningRecord | None = None
+    quantized: QuantizationRecord | None = None
+    simulation: bytes | None = None
+    table: Path | None = None
     notes: tuple[str, ...] = ()

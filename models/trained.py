@@ -9,9 +9,13 @@ import msgspec
 
 from ..core.errors import ModelError
 from ..core.preprocess import Preprocess
+from ..core.values import QuantScheme
 
 RECORD: Final = "train.json"
 WEIGHTS: Final = "model.safetensors"
+GRAPH: Final = "model.onnx"
+SIMULATION: Final = "simulation.onnx"
+TABLE: Final = "table.json"
 SCHEMA_VERSION: Final = 1
 
 
@@ -49,6 +53,20 @@ class PruningRecord(msgspec.Struct, frozen=True, kw_only=True):
     zeros: bool
 
 
+class QuantizationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model was trained to be quantized: it is the graph in ``model.onnx``.
+
+    Attributes:
+        target: Whose scheme it was trained with.
+        scheme: That one.
+        points: How many scales of activations were learned.
+    """
+
+    target: str
+    scheme: QuantScheme
+    points: int
+
+
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Where trained weights come from, and what export needs beside them.
 
@@ -67,6 +85,7 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
         best_epoch: Whose weights these are, from 1; 0 before the first.
         best_top1: On ``val``, in percent.
         pruned: How it was made smaller than its architecture; None where it was not.
+        quantized: How it was trained to be quantized; None where it was not.
         schema_version: Of this file.
     """
 
@@ -84,12 +103,18 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     best_epoch: int = 0
     best_top1: float | None = None
     pruned: PruningRecord | None = None
+    quantized: QuantizationRecord | None = None
     schema_version: int = SCHEMA_VERSION
 
 
 def is_trained(folder: Path) -> bool:
     """Return whether a folder holds a trained model."""
     return (folder / RECORD).is_file()
+
+
+def brings_table(folder: Path) -> bool:
+    """Return whether a folder holds a model with the ranges that it was trained with."""
+    return is_trained(folder) and read_record(folder).quantized is not None
 
 
 def read_record(folder: Path) -> TrainingRecord:

@@ -193,13 +193,13 @@ class ArtefactBuilder:
             expected_q = self._simulate(model, "int8")
             steps += self._quantize_step(expected_q, target, precision)
             against, expected = "the Q/DQ graph over float32", expected_q
-            limit = _noise_limit(target, precision, steps)
+            limit = noise_limit(target, precision, steps)
         if precision == "int8-dynamic":
             simulated, made = self._dynamic_products()
             expected = self._simulate(simulated, "int8")
             steps.append(check_step("quantize-weights", against, self.reference, expected, None))
             against, model = "the graph that is quantized as it runs", made.model
-            limit = _noise_limit(target, precision, steps)
+            limit = noise_limit(target, precision, steps)
             quantized = made
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
         if target.base_precision == "fp16" and precision != "fp32" and not self.graph.quantized:
@@ -244,7 +244,7 @@ class ArtefactBuilder:
             simulated = self._simulate(model, precision)
             steps += self._quantize_step(simulated, target, precision)
             against, expected = "the simulation of the Q/DQ graph", simulated
-            limit = _noise_limit(target, precision, steps)
+            limit = noise_limit(target, precision, steps)
         form = WEIGHT_FORMS.get(precision)
         if form is not None:
             if not self.graph.quantized:
@@ -254,7 +254,7 @@ class ArtefactBuilder:
             steps.append(check_step(form.step, against, self.reference, expected, None))
             against = form.graph
             if not form.exact:
-                limit = _noise_limit(target, precision, steps)
+                limit = noise_limit(target, precision, steps)
         with self.stages.stage("lower to TFLite"):
             lowered: TfliteModel = lower(model, weights=form.stored if form else "float32")
             try_in_subprocess(lowered.data)
@@ -292,7 +292,7 @@ class ArtefactBuilder:
         # Points that are added cost accuracy, as all quantization does.
         name, limit = "fill-qdq", None
         if self.table is None:
-            name, limit = "adopt-qdq", _noise_limit(target, precision, [theirs])
+            name, limit = "adopt-qdq", noise_limit(target, precision, [theirs])
         ours = check_step(name, "the quantized graph", self.reference, simulated, limit)
         return [theirs, ours]
 
@@ -324,7 +324,7 @@ _QUANTIZING: Final = ("quantize", "quantize-weights", "fill-qdq")
 _FURTHEST: Final = 0.5
 
 
-def _noise_limit(target: Target, precision: Precision, steps: list[StepCheck]) -> float:
+def noise_limit(target: Target, precision: Precision, steps: list[StepCheck]) -> float:
     """Return how far two honest runs of one quantized graph may differ.
 
     They round one code in a thousand differently in each layer (measured), and a deep network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -178,6 +178,30 @@ def calibrate(
         images = images[index - 1 :: of]
     sketch = Sketch(preprocess.channels)
     tensors = image_tensors(images, preprocess, size, progress, sketch)
+    return table_of(
+        model, tensors, sketch, preprocess=preprocess, size=size, method=method,
+        percentile=percentile, seed=seed, parts=parts,
+    )  # fmt: skip
+
+
+def table_of(
+    model: onnx.ModelProto, tensors: Iterable[tuple[str, Tensor]], sketch: Sketch, *,
+    preprocess: Preprocess, size: tuple[int, int], method: CalibrationMethod, seed: int,
+    percentile: float = DEFAULT_PERCENTILE, parts: Parts | None = None,
+) -> CalibrationTable:  # fmt: skip
+    """Return the table of a float graph over tensors.
+
+    Args:
+        model: The float graph.
+        tensors: Each image's hash and tensor (1, C, H, W); ``sketch`` sees its pixels.
+        sketch: Takes the fingerprint.
+        preprocess: As ``calibrate``, as all that follows.
+        size: Likewise.
+        method: Likewise.
+        seed: Likewise.
+        percentile: Likewise.
+        parts: Which of the images these are.
+    """
     seen = observe(model, tensors, on_logits=sketch.add_logits)
     return make_table(
         seen,

@@ -35,6 +35,7 @@ from .export_options import (
     check_options,
     check_strict,
     device_of,
+    note_learned,
     own_precision,
     require_images,
     require_int8,
@@ -102,6 +103,9 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     given = resolve_preprocess(options.preprocess) if options.preprocess else None
     with stages.stage("load model"):
         loaded = load_trained(options, progress)
+        if given_table is None and loaded.table is not None and precision in CALIBRATED:
+            given_table = read_table(loaded.table)
+            note_learned(loaded, targets, precision, progress)
         preprocess, size = resolve_input(loaded, given)
         labels = labels_of(loaded, options.labels)
         samples = real_samples(images, preprocess, size) if images else None
@@ -147,7 +151,7 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
             f"{options.source} has Q/DQ of its own: its scales are kept, "
             + ("the points that it lacks are added" if images else "what it leaves float stays so")
         )
-    else:
+    elif given_table is None:
         require_images(options, targets, precision)
     if precision in CALIBRATED and (images or given_table is not None):
         with stages.stage("calibrate"):

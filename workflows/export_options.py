@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ..core.errors import CheckFailedError, UsageError
+from ..core.progress import Progress
 from ..core.ranges import CalibrationMethod
 from ..core.values import CALIBRATED, Precision, StepCheck
 from ..export.quantized import activation_bits
+from ..models import LoadedModel
+from ..models.trained import brings_table
 from ..targets import TARGETS, Target, get_target
 from ..targets.jetpack import JetPack, Module, choose
 from .artefacts import Built
@@ -99,7 +104,7 @@ def check_options(options: ExportOptions) -> tuple[tuple[Target, ...], Precision
     if not targets:
         raise UsageError("no target; give --target at least once")
     check_precision(targets, precision)
-    if not options.source.endswith(".onnx"):
+    if not (options.source.endswith(".onnx") or brings_table(Path(options.source))):
         require_images(options, targets, precision)
     if options.phone and all(target.ships != "tflite" for target in targets):
         raise UsageError("--phone makes a TFLite file; add --target raspberry-pi")
@@ -212,6 +217,29 @@ def require_images(
         raise UsageError(
             f"{precision} needs images to calibrate with: give --calib DIR, --calib-table FILE, or "
             "--precision " + " or ".join(p for p in targets[0].precisions if p not in CALIBRATED)
+        )
+
+
+def note_learned(
+    loaded: LoadedModel, targets: Sequence[Target], precision: Precision, progress: Progress
+) -> None:
+    """Say which scales are those that were trained."""
+    trained = loaded.quantized
+    assert trained is not None
+    if precision != "int8":
+        progress.note(f"{loaded.source}: its scales were trained for int8, {precision} has others")
+        return
+    same: list[str] = []
+    other: list[str] = []
+    for target in targets:
+        scheme = msgspec.structs.replace(target.scheme, codes=trained.scheme.codes)
+        (same if scheme == trained.scheme else other).append(target.name)
+    if same:
+        progress.note(f"{loaded.source}: the scales that were trained ship to {', '.join(same)}")
+    if other:
+        progress.note(
+            f"{', '.join(other)}: the ranges that were trained for {trained.target}, under another "
+            "scheme that took no part in it; measure it: edgecls drift"
         )
 
 

@@ -6,7 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -252,13 +252,16 @@ def _open_model(
     if loaded.random_weights:
         raise UsageError(f"{name} has random weights: nothing is downloaded; give --weights FILE")
     chosen, size = resolve_input(loaded, preprocess)
+    if loaded.simulation is not None:
+        # What it was trained to be: the float graph's answers ship nowhere.
+        loaded = replace(loaded, onnx=loaded.simulation)
     run = _runner(loaded, chosen, threads)
     blank = np.zeros((1, *size, chosen.channels), np.uint8)
     file = sha256_file(Path(name)) if Path(name).is_file() else None
     is_file = (file is not None and Path(name).suffix in _MODEL_SUFFIXES) or Path(name).is_dir()
     return Live(
         name=name,
-        backend="torch" if loaded.onnx is None else "onnxruntime",
+        backend=_backend(loaded),
         preprocess=chosen,
         size=size,
         classes=run(blank).shape[1],
@@ -266,7 +269,7 @@ def _open_model(
         logits=run,
         spec=SourceSpec(
             name=_absolute(name) if is_file else os.fsencode(name),
-            sha256=_digest(file, loaded.weights_sha256, _version(loaded)),
+            sha256=_digest(file, _weights(loaded), _version(loaded)),
             threads=threads, weights=None if weights is None else _absolute(str(weights)),
             num_classes=num_classes, preprocess=chosen,
         ),
@@ -302,6 +305,18 @@ def torch_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _weights(loaded: LoadedModel) -> str | None:
+    if loaded.simulation is not None:
+        return sha256_bytes(loaded.simulation)
+    return loaded.weights_sha256
+
+
+def _backend(loaded: LoadedModel) -> str:
+    if loaded.quantized is not None:
+        return f"onnxruntime (simulation of int8 on {loaded.quantized.target})"
+    return "torch" if loaded.onnx is None else "onnxruntime"
 
 
 def _version(loaded: LoadedModel) -> str:

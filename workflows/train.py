@@ -267,29 +267,37 @@ def prepare(
         frozen = freeze(loaded.module, options.freeze, len(classes))
         progress.note(f"{len(frozen)} parameters do not learn: {frozen[0]}, ..., {frozen[-1]}")
     bound = bind(opened, options.data, preprocess, size, settings)
+    architecture = options.model if before is None else before.architecture
     return Prepared(
         options=options,
         loaded=loaded,
         module=loaded.module,
         data=bound,
-        record=TrainingRecord(
-            architecture=options.model if before is None else before.architecture,
-            labels=classes,
-            preprocess=preprocess,
-            parameters=loaded.parameters or 0,
-            config={
-                **msgspec.to_builtins(settings),
-                "learning_rate": settings.peak,
-                "augment": msgspec.to_builtins(bound.augment),
-                "freeze": options.freeze,
-            },
-            initial_weights_sha256=loaded.weights_sha256,
-            train=describe_data(bound.train),
-            val=None if bound.val is None else describe_data(bound.val),
-            processes=group.world,
-            tools=_tools(),
-            pruned=loaded.pruned,
-        ),
+        record=record_of(options, loaded, bound, architecture, group),
+    )
+
+
+def record_of(
+    options: TrainOptions, loaded: LoadedModel, data: TrainingData, architecture: str, group: Group
+) -> TrainingRecord:
+    """Return what ``train.json`` says before the first epoch."""
+    return TrainingRecord(
+        architecture=architecture,
+        labels=data.train.classes,
+        preprocess=data.preprocess,
+        parameters=loaded.parameters or 0,
+        config={
+            **msgspec.to_builtins(options.settings),
+            "learning_rate": options.settings.peak,
+            "augment": msgspec.to_builtins(data.augment),
+            "freeze": options.freeze,
+        },
+        initial_weights_sha256=loaded.weights_sha256,
+        train=describe_data(data.train),
+        val=None if data.val is None else describe_data(data.val),
+        processes=group.world,
+        tools=_tools(),
+        pruned=loaded.pruned,
     )
 
 

@@ -21,10 +21,11 @@ from .qdq import Qdq, constant, drop_unused, known
 from .unsigned import make_unsigned
 from .weights_only import place_weights
 
-_PLACEMENTS: Final[dict[str, Callable[[ir.Model, Qdq], None]]] = {
+PLACEMENTS: Final[dict[str, Callable[[ir.Model, Qdq], None]]] = {
     "fused": place_fused,
     "full": place_full,
 }
+"""By what a scheme calls it: what inserts its pairs in place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ def _place(
 ) -> None:
     left = _left_float(graph_model.graph, float_nodes)
     qdq = Qdq(graph_model.graph, table.ranges, scheme, left)
-    _PLACEMENTS[scheme.placement](graph_model, qdq)
+    PLACEMENTS[scheme.placement](graph_model, qdq)
     _finish(graph_model, qdq)
 
 

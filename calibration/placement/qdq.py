@@ -95,7 +95,7 @@ class Qdq:
         if is_output:
             value.name = self.unique(name, "_float") + "_float"
             self._taken.discard(name)
-        end = self._pair(value, params, name if is_output else f"{name}_dequantized")
+        end = self.pair(value, params, name if is_output else f"{name}_dequantized")
         for node, index in users:
             node.replace_input_with(index, end)
         if is_output:
@@ -117,7 +117,7 @@ class Qdq:
         value = node.inputs[index]
         assert value is not None
         name = f"{value.name}_to_{node.name}_{index}"
-        node.replace_input_with(index, self._pair(value, params, name, before=node))
+        node.replace_input_with(index, self.pair(value, params, name, before=node))
 
     def weights(self, node: ir.Node, *, axis: int, input_range: Range | None) -> bool:
         """Quantize a node's second input per output channel; False where it is no constant."""
@@ -172,9 +172,10 @@ class Qdq:
         )
         node.replace_input_with(index, end)
 
-    def _pair(
+    def pair(
         self, value: ir.Value, params: QuantParams, name: str, before: ir.Node | None = None
     ) -> ir.Value:
+        """Put a pair behind what makes a value, or before one reader; return the pair's end."""
         scale = self.scalar(params.scale, np.dtype(np.float32))
         zero_point = self.scalar(params.zero_point, params.dtype)
         name = self.unique(name, "", "_quantized", "_quantize", "_dequantize")

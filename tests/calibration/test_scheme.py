@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from edgecls.calibration.scheme import (
     SMALLEST_SCALE,
+    QuantParams,
     activation_params,
     half_scale,
     quantize_weights,
+    range_of,
     weight_scales,
 )
 from edgecls.core.errors import CalibrationError
@@ -144,3 +146,20 @@ def test_a_dead_channels_bias_fits_int32_and_is_kept(bias: float, hi: float) -> 
 def test_weights_with_a_nan_are_refused() -> None:
     with pytest.raises(CalibrationError, match="NaN"):
         weight_scales(np.array([[np.nan]], np.float32), axis=0)
+
+
+@given(interval=ranges, factor=st.floats(0.01, 100))
+@pytest.mark.parametrize("scheme", [SYMMETRIC, ASYMMETRIC], ids=["symmetric", "asymmetric"])
+def test_a_range_gives_back_its_parameters(
+    scheme: QuantScheme, interval: Range, factor: float
+) -> None:
+    """Any scale that training may choose, with the zero point that the first range gave."""
+    first = activation_params(interval, scheme)
+    wanted = np.float32(max(first.scale * factor, SMALLEST_SCALE))
+    scale = float(half_scale(wanted) if scheme is SYMMETRIC else wanted)
+
+    found = range_of(QuantParams(scale, first.zero_point), scheme, interval)
+
+    assert activation_params(found, scheme) == QuantParams(scale, first.zero_point)
+    if scheme is SYMMETRIC and interval.lo >= 0:
+        assert found.lo >= 0

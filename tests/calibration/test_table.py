@@ -327,3 +327,28 @@ def test_parts_of_other_sets_do_not_merge() -> None:
 
     with pytest.raises(CalibrationError, match="parts of one set of images"):
         merge_tables(one, other)
+
+
+def test_learned_ranges_stand_instead_of_the_calibrated(tmp_path: Path) -> None:
+    """For 8 bits only; the histograms stay what was seen, and old tables read as before."""
+    plain = table_of([1, 2, 3])
+    learned = msgspec.structs.replace(plain, learned={"r": Range(0.0, 2.5)})
+    write_table(tmp_path / "plain.json", plain)
+    write_table(tmp_path / "learned.json", learned)
+
+    assert b"learned" not in (tmp_path / "plain.json").read_bytes()
+    assert read_table(tmp_path / "plain.json") == plain
+    read = read_table(tmp_path / "learned.json")
+    assert read == learned
+    assert read.ranges().ranges == {**plain.ranges().ranges, "r": Range(0.0, 2.5)}
+    assert read.ranges(16).ranges == plain.ranges(16).ranges
+    with pytest.raises(CalibrationError, match="learned ranges cannot be merged"):
+        merge_tables(learned, table_of([4, 5]))
+
+
+def test_a_learned_range_of_another_tensor_is_refused(tmp_path: Path) -> None:
+    strange = msgspec.structs.replace(table_of([1]), learned={"nothing": Range(0.0, 1.0)})
+    write_table(tmp_path / "table.json", strange)
+
+    with pytest.raises(CalibrationError, match="'nothing', which is no tensor"):
+        read_table(tmp_path / "table.json")

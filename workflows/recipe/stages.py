@@ -14,8 +14,10 @@ from ...training import Epoch
 from ..distill import DistillOptions, distill
 from ..prune import prune
 from ..prune_setup import PruneOptions, failing_folder, work_folder
+from ..qat import qat
+from ..qat_setup import QatOptions
 
-StageOptions: TypeAlias = "PruneOptions | DistillOptions"
+StageOptions: TypeAlias = "PruneOptions | DistillOptions | QatOptions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,10 @@ def _distill(options: DistillOptions, progress: Progress) -> None:
     distill(options, progress, lambda who, epoch: progress.step(_shown(who, epoch)))
 
 
+def _qat(options: QatOptions, progress: Progress) -> None:
+    qat(options, progress, lambda epoch: progress.step(_shown("qat", epoch)))
+
+
 def _shown(who: str, epoch: Epoch) -> str:
     judged = "" if epoch.val_top1 is None else f", top-1 {epoch.val_top1:.2f} %"
     return f"{who}: epoch {epoch.epoch}, loss {epoch.train_loss:.4f}{judged}"
@@ -88,5 +94,6 @@ def _shown(who: str, epoch: Epoch) -> str:
 KINDS: Final[Mapping[str, Kind]] = {
     "prune": Kind(run=_prune),
     "distill": Kind(run=_distill),
+    "qat": Kind(run=_qat, quantized=True),
 }
 """In the order in which they run."""
