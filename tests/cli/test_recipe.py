@@ -378,6 +378,29 @@ def test_refusals_of_the_folder(edgecls: Command, root: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_what_qat_trained_is_what_ships(edgecls: Command, root: Path, tmp_path: Path) -> None:
+    """Its row is of the int8 file with its own scales; export needs no images, and adds nothing."""
+    file, out = tmp_path / "edgecls.toml", tmp_path / "out"
+    text = FILE.format(root=root).split("[export]")[0].replace(', "desktop-cpu"', "")
+    file.write_text(text + '[qat]\nepochs = 1\naugment = "none"\n[export]\n')
+
+    done = edgecls("recipe", "-c", file, "-o", out)
+
+    rows = table(out)
+    assert done.code == 0, done.err
+    assert [(row["stage"], row["precision"]) for row in rows] == [
+        ("start", "fp32"), ("prune", "fp32"), ("qat", "int8"), ("export", "int8")
+    ]  # fmt: skip
+    ships, trained = (
+        (out / place / "raspberry-pi" / "model.int8.tflite").read_bytes()
+        for place in ("bundles", "files/qat")
+    )
+    assert ships == trained
+    assert rows[3]["points"]["value"] == 0
+    assert rows[2]["size_bytes"] == len(ships) < 0.5 * rows[1]["size_bytes"]
+
+
+@pytest.mark.slow
 def test_a_kill_anywhere_changes_nothing(edgecls: Command, root: Path, tmp_path: Path) -> None:
     """SIGKILL in each stage; the same call goes on, to the same files and the same answers."""
     file, whole, cut = tmp_path / "edgecls.toml", tmp_path / "whole", tmp_path / "cut"
