@@ -120,13 +120,15 @@ class Qdq:
         node.replace_input_with(index, self.pair(value, params, name, before=node))
 
     def weights(self, node: ir.Node, *, axis: int, input_range: Range | None) -> bool:
-        """Quantize a node's second input per output channel; False where it is no constant."""
+        """Quantize a node's second input as the scheme says; False where it is no constant."""
         value = node.inputs[1]
         weights = constant(value)
         if value is None or weights is None or weights.dtype != np.float32:
             return False
         bias = known(node.inputs[2]) if len(node.inputs) > 2 else None
-        scales = weight_scales(weights, axis=axis, bias=bias, input_range=input_range)
+        scales = weight_scales(
+            weights, axis=axis, bias=bias, input_range=input_range, granularity=self.scheme.weights
+        )
         codes = quantize_weights(weights, scales, axis=axis)
         name = f"{value.name}_{node.name}" if len(value.uses()) > 1 else str(value.name)
         end = self.dequantized(name, codes, scales, np.zeros(scales.shape, np.int8), axis)
