@@ -81,3 +81,60 @@ def mobile_silu(num_classes: int = 10) -> nn.Module:
 def mobile_relu(num_classes: int = 10) -> nn.Module:
     """Five inverted residuals with ReLU: what can be equalized across layers."""
     return _inverted(num_classes, nn.ReLU, excite=False)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, tokens, width) from the same."""
+        many, tokens, width = x.shape
+        parts = self.qkv(x).reshape(many, tokens, 3, self.heads, width // self.heads)
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        found = nn.functional.scaled_dot_product_attention(queries, keys, values)
+        return self.project(found.transpose(1, 2).reshape(many, tokens, width))
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each on normalised tokens and added to what it read."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attend = nn.Sequential(nn.LayerNorm(width), Attention(width, heads))
+        self.think = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(),
+            nn.Linear(4 * width, width),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, tokens, width) from the same."""
+        x = x + self.attend(x)
+        return x + self.think(x)
+
+
+class VisionTransformer(nn.Module):
+    """Patches of 4x4 pixels as tokens, blocks, the mean of what comes out (Dosovitskiy 2020)."""
+
+    def __init__(self, width: int, heads: int, depth: int, num_classes: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, 4)
+        self.places = nn.Parameter(0.02 * torch.randn(1, 64, width))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, num_classes) from (N, 3, 32, 32)."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2) + self.places
+        return self.head(self.norm(self.blocks(tokens)).mean(1))
+
+
+def vit(num_classes: int = 10) -> nn.Module:
+    """A vision transformer of four blocks on 64 tokens."""
+    return VisionTransformer(width=96, heads=3, depth=4, num_classes=num_classes)

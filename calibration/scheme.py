@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import CalibrationError
 from ..core.ranges import Range
-from ..core.values import QuantScheme
+from ..core.values import Granularity, QuantScheme
 
 SMALLEST_SCALE: Final = 2.0**-24  # FP16's smallest positive number
 
@@ -115,8 +115,9 @@ def weight_scales(
     axis: int,
     bias: NDArray[np.float32] | None = None,
     input_range: Range | None = None,
+    granularity: Granularity = "per_channel",
 ) -> NDArray[np.float32]:
-    """Return one scale per output channel, the same for every scheme.
+    """Return one scale per output channel, the same for every scheme of a granularity.
 
     A channel's largest magnitude maps to code 127. A dead or nearly dead channel gets a scale
     large enough that its bias fits int32 at (input scale * weight scale).
@@ -126,6 +127,7 @@ def weight_scales(
         axis: The output channels' axis.
         bias: Shape (O,), float32.
         input_range: Of the activations that the weights meet; bounds the input scale.
+        granularity: "per_tensor" gives all channels the largest of their scales.
 
     Returns:
         Shape (weights.shape[axis],), float32, positive.
@@ -144,6 +146,8 @@ def weight_scales(
             (max(input_range.hi, 0.0) - min(input_range.lo, 0.0)) / 255, SMALLEST_SCALE
         )
         scales = np.maximum(scales, np.abs(bias.astype(np.float64)) / (input_scale * _BIAS_LIMIT))
+    if granularity == "per_tensor":
+        scales = np.full_like(scales, scales.max(initial=0.0))
     return half_scale(scales)
 
 

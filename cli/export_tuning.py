@@ -32,10 +32,10 @@ def print_tuning(tuned: Tuned) -> None:
     """Print what was repaired, what was left float for whom, why, and what it costs."""
     if tuned.tried:
         _print_repairs(tuned)
-    for found in tuned.schemes.values():
+    for scheme, found in tuned.schemes.items():
         click.echo(f"\n{', '.join(found.targets)}: {_summary(tuned, found)}")
         if found.chosen.left:
-            _print_left(found)
+            _print_left(found, "int8" if scheme.activation_bits == 8 else "16x8")
     click.echo(
         f"Estimates, on {len(tuned.judging.names)} tuning images in simulation; let "
         "`edgecls drift` judge on others."
@@ -76,7 +76,7 @@ def _print_repairs(tuned: Tuned) -> None:
     console().print(table)
 
 
-def _print_left(found: SchemeTuning) -> None:
+def _print_left(found: SchemeTuning, form: str) -> None:
     from rich.table import Table
 
     from .show import console, human_bytes
@@ -93,7 +93,7 @@ def _print_left(found: SchemeTuning) -> None:
     if found.latency is not None:
         ms = found.latency
         click.echo(
-            f", and takes {ms.of(found.chosen):.2f} ms on {ms.backend} here; all in int8 "
+            f", and takes {ms.of(found.chosen):.2f} ms on {ms.backend} here; all in {form} "
             f"{ms.plain:.2f}, all in float32 {ms.float32:.2f}"
         )
         if ms.float32 <= ms.of(found.chosen):

@@ -22,13 +22,14 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command()
 @config_option
-@click.argument("model")
+@click.argument("model", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--target", "targets", type=click.Choice(list(TARGETS)), multiple=True,
               required=True, help="Repeat for several.")  # fmt: skip
 @click.option("--calib", type=_FOLDER, required=True, help="A folder of images that calibrate.")
 @click.option("--data", type=_FOLDER, required=True, help="A folder of images that judge.")
 @click.option("--tune", type=_FOLDER, help="Images for --recipe best and --max-drop.")
-@click.option("--weights", type=_FILE, help="A checkpoint: .pth, .pt, .th or .safetensors.")
+@click.option("--weights", "checkpoints", type=_FILE, multiple=True,
+              help="A .pth, .pt, .th or .safetensors file; once for each MODEL.")  # fmt: skip
 @click.option("--preprocess", metavar="NAME|FILE", help="A preset or a TOML file.")
 @click.option("--num-classes", type=click.IntRange(2), help="Outputs of the model's head.")
 @click.option("--labels", type=_FILE, help="Class names in the order of the model's outputs.")
@@ -52,7 +53,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(
-    model: str,
+    model: tuple[str, ...],
+    checkpoints: tuple[Path, ...],
     data: Path,
     images: int,
     truth: Path | None,
@@ -63,10 +65,11 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export MODEL in every precision and recipe, and compare accuracy, size and latency.
+    """Export MODELs in every precision and recipe, and compare accuracy, size and latency.
 
     Each way's bundles stand in a folder of --out, ready to ship. Images of --data that calibrated
-    or tuned are left out.
+    or tuned are left out. Several MODELs, such as the folders of `edgecls train` and `edgecls
+    prune`, stand in one table and one plot.
     """
     with workstation():
         from ..reports.sweep import check_sweep_path, write_sweep
@@ -77,8 +80,12 @@ def command(
     for file in reports:
         check_sweep_path(file)
     asked = SweepOptions(
-        export=ExportOptions(source=model, **options), data=data, images=images, truth=truth,
-        precisions=precisions, recipes=recipes, max_drops=max_drops,
+        exports=tuple(
+            ExportOptions(source=source, weights=weights, **options)
+            for source, weights in zip(model, _each(checkpoints, model), strict=True)
+        ),
+        data=data, images=images, truth=truth, precisions=precisions, recipes=recipes,
+        max_drops=max_drops,
     )  # fmt: skip
     found = sweep(asked, TerminalProgress(quiet=as_json))
     for file in reports:
@@ -89,14 +96,27 @@ def command(
         _print(found)
 
 
+def _each(
+    checkpoints: tuple[Path, ...], models: tuple[str, ...]
+) -> tuple[Path, ...] | tuple[None, ...]:
+    if checkpoints and len(checkpoints) != len(models):
+        raise click.UsageError(
+            f"--weights is given {len(checkpoints)} times for {len(models)} MODELs; give it once "
+            "for each, in their order, or not at all"
+        )
+    return checkpoints or (None,) * len(models)
+
+
 def _print(found: Sweep) -> None:
     from rich.table import Table
 
     from .show import console, human_bytes
 
-    click.echo(
-        f"{found.model} on {found.images} images: {found.float_top1:.2f} % right in float32\n"
-    )
+    for model in found.models:
+        click.echo(
+            f"{model.name} on {found.images} images: {model.float_top1:.2f} % right in float32"
+        )
+    click.echo("")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("target", "conversion", "top-1", "95 % interval", "size", "latency", "best"):
         left = heading in {"target", "conversion", "best"}
@@ -106,7 +126,7 @@ def _print(found: Sweep) -> None:
         latency = "simulated" if point.latency_ms is None else f"{point.latency_ms:.2f} ms"
         table.add_row(
             point.target if point.target != seen else "",
-            point.name + " (budget missed)" * (not point.reached),
+            found.title(point) + " (budget missed)" * (not point.reached),
             f"{point.top1:.2f} %",
             f"{point.lower:.2f} .. {point.upper:.2f}",
             human_bytes(point.size_bytes),
@@ -117,6 +137,6 @@ def _print(found: Sweep) -> None:
     console().print(table)
     click.echo(
         "\nbest: no other for the target is better in accuracy, size or latency and as good in the "
-        "others. The chosen bundle can be shipped as it stands; judge it on images that chose "
-        "nothing: edgecls drift."
+        "others, of those that keep their budget. The chosen bundle can be shipped as it stands; "
+        "judge it on images that chose nothing: edgecls drift."
     )

@@ -41,6 +41,9 @@ ArtefactFormat = Literal["onnx", "tflite", "tensorrt-rtx", "onnx-calibrated"]
 - onnx-calibrated: a float32 graph that TensorRT 10 quantizes by a calibration cache.
 """
 
+Granularity = Literal["per_channel", "per_tensor"]
+"""How many scales weights have: one for each output channel, or one for all."""
+
 INT16_OPSET: Final = 21
 """The first ONNX opset whose QuantizeLinear takes 16 bits."""
 
@@ -77,7 +80,7 @@ class StepCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class QuantScheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a target quantizes. Weights are always int8, symmetric, one scale per output channel.
+    """How a target quantizes. Weights are always int8 and symmetric.
 
     Attributes:
         activations: "symmetric" has zero point 0 and codes of equal weight on both sides;
@@ -87,12 +90,14 @@ class QuantScheme(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         activation_bits: 8 or 16, the latter only where they are symmetric.
         codes: "uint8" where kernels multiply unsigned activations by signed weights, and add
             int32 biases: the same scales, codes and zero points 128 higher.
+        weights: "per_tensor" is what older hardware has, and none of the targets.
     """
 
     activations: Literal["symmetric", "asymmetric"]
     placement: Literal["fused", "full"]
     activation_bits: Literal[8, 16] = 8
     codes: Literal["int8", "uint8"] = "int8"
+    weights: Granularity = "per_channel"
 
     def __post_init__(self) -> None:
         """Refuse a scheme that no runtime has."""

@@ -15,6 +15,7 @@ from ..drift.partial import Partial
 from ..drift.report import DriftReport, Provenance, Skipped
 from .answering import DataOptions, gather
 from .latency import measure_latency
+from .leakage import note_leakage
 from .scale import HERE, Scale, run
 from .shards import Job
 from .sources import ModelOptions, Source, open_source
@@ -73,6 +74,7 @@ def drift(candidate: Source, options: DriftOptions, progress: Progress) -> Drift
         raise UsageError("give --reference or --baseline, one of them")
     past = None if baseline is None else (str(options.baseline), baseline.labels)
     found = gather(sources, options.data, progress, past=past)
+    note_leakage(candidate, found.images, progress)
     truth = found.truth
     options.budgets.checked(has_truth=truth is not None, classes=candidate.classes)
     if baseline is not None and options.baseline is not None:

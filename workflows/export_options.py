@@ -153,6 +153,11 @@ def _check_implicit(
 
 def _check_tuning(options: ExportOptions, precision: Precision) -> None:
     wanted = "--max-drop" if options.max_drop is not None else "--recipe best"
+    if options.max_drop is None and options.max_float != 100.0:
+        raise UsageError("--max-float bounds what --max-drop POINTS leaves float; give both")
+    for given, name in ((options.tune_truth, "truth"), (options.tune_resume, "resume")):
+        if given is not None and options.tune is None:
+            raise UsageError(f"--tune-{name} is for --tune DIR; give that, or leave it out")
     if options.max_drop is None and options.recipe == "fast":
         if options.tune is not None:
             raise UsageError(

@@ -7,8 +7,10 @@ dense second layer one for all its inputs. So a channel is divided by the square
 largest value / the second layer's largest weight for it), by its largest value where the second
 layer is depthwise, and the channels' mean factor stays one.
 
-Source: Nagel et al. 2019, arXiv:1906.04721, section 4.1, which balances weights with one scale for
-all.
+Where weights have one scale for all, it is they that are balanced: a channel is divided by the
+square root of (its largest weight in the first layer / in the second).
+
+Source: Nagel et al. 2019, arXiv:1906.04721, section 4.1: the latter.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ...core.values import Tensor
+from ...core.values import Granularity, Tensor
 from ..placement.qdq import constant
 from .moments import Reals, values_of_images
 
@@ -34,13 +36,14 @@ _HOMOGENEOUS: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "MaxPool", "Avera
 
 
 def equalized(
-    model: onnx.ModelProto, tensors: Iterable[Tensor]
+    model: onnx.ModelProto, tensors: Iterable[Tensor], granularity: Granularity = "per_channel"
 ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return the graph with equalized channels, which computes the same, and what was scaled.
 
     Args:
         model: The float graph, BatchNormalization folded; not changed.
         tensors: Images that show how large channels get, shape (1, C, H, W) each.
+        granularity: Of the weights' scales.
 
     Returns:
         The graph, and the names of the values between the layers; none where no two layers follow
@@ -59,7 +62,9 @@ def equalized(
             largest[end] = np.maximum(largest.get(end, 0.0), seen)
     arrays = {item.name: numpy_helper.to_array(item).copy() for item in model.graph.initializer}
     for (first, second), end in zip(pairs, ends, strict=True):
-        _scale(arrays, first, second, largest[end])
+        if granularity == "per_tensor":
+            largest[end] = np.abs(arrays[_weights(first)]).max((1, 2, 3)).astype(np.float64)
+        _scale(arrays, first, second, largest[end], granularity)
     made = onnx.ModelProto()
     made.CopyFrom(model)
     for item in made.graph.initializer:
@@ -96,17 +101,28 @@ def _own_weights(node: ir.Node) -> bool:
     return groups == 1 or (weights.shape[1] == 1 and groups == weights.shape[0])
 
 
+def _weights(node: ir.Node) -> str:
+    return str(node.inputs[1].name) if node.inputs[1] else ""
+
+
 def _scale(
-    arrays: dict[str, NDArray[np.float32]], first: ir.Node, second: ir.Node, largest: Reals
+    arrays: dict[str, NDArray[np.float32]],
+    first: ir.Node,
+    second: ir.Node,
+    largest: Reals,
+    granularity: Granularity,
 ) -> None:
-    name = str(second.inputs[1].name) if second.inputs[1] else ""
+    name = _weights(second)
     weights = arrays[name]
     depthwise = weights.shape[1] == 1 and len(weights) == len(largest)
-    per_input = np.ones_like(largest) if depthwise else np.abs(weights).max((0, 2, 3))
+    # Each channel of a depthwise layer may have a scale of its own: nothing to balance with.
+    alone = depthwise and granularity == "per_channel"
+    axes = (1, 2, 3) if depthwise else (0, 2, 3)
+    per_input = np.ones_like(largest) if alone else np.abs(weights).max(axes)
     alive = (largest > 0) & (per_input > 0)
     factors = np.ones_like(largest)
     ratio = largest[alive] / per_input[alive]
-    factors[alive] = ratio if depthwise else np.sqrt(ratio)
+    factors[alive] = ratio if alone else np.sqrt(ratio)
     if alive.any():
         factors[alive] /= np.exp(np.log(factors[alive]).mean())
     factors = np.clip(factors, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)

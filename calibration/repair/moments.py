@@ -17,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from ...core.ranges import Range, RangeTable
-from ...core.values import Tensor
+from ...core.values import Granularity, Tensor
 from ..placement.layers import COMPUTE, layer_name
 from ..placement.qdq import constant
 from ..placement.weights import weight_axis
@@ -42,6 +42,7 @@ class Operand:
         bias: The name of its bias; None without one.
         matrix: Shape (groups, outputs of a group, products that one output sums), float64.
         scales: Shape (groups, outputs of a group): the scale of each output's codes.
+        shared: Whether all outputs share one scale.
         conv: The kernel's (height, width), strides, pads (top, left, bottom, right) and dilations;
             None for a product of matrices.
         transposed: Whether a product's constant has the outputs along its first axis.
@@ -53,6 +54,7 @@ class Operand:
     bias: str | None
     matrix: Reals
     scales: Reals
+    shared: bool
     conv: tuple[tuple[int, ...], ...] | None
     transposed: bool
 
@@ -88,7 +90,9 @@ class Moments:
     second: Reals
 
 
-def operands(model: onnx.ModelProto, table: RangeTable) -> dict[str, Operand]:
+def operands(
+    model: onnx.ModelProto, table: RangeTable, granularity: Granularity = "per_channel"
+) -> dict[str, Operand]:
     """Return the layers whose weights can be chosen, by name, with the scales they will have.
 
     Weights that two layers share are left out, and what is padded at run time or sums too much.
@@ -97,13 +101,13 @@ def operands(model: onnx.ModelProto, table: RangeTable) -> dict[str, Operand]:
     found = {}
     for node in graph:
         if node.op_type in COMPUTE:
-            operand = _operand(node, table)
+            operand = _operand(node, table, granularity)
             if operand is not None and operand.matrix.shape[-1] <= LARGEST:
                 found[operand.layer] = operand
     return found
 
 
-def _operand(node: ir.Node, table: RangeTable) -> Operand | None:
+def _operand(node: ir.Node, table: RangeTable, granularity: Granularity) -> Operand | None:
     axis, weights = weight_axis(node), constant(node.inputs[1])
     source = node.inputs[0]
     if axis is None or weights is None or source is None or weights.dtype != np.float32:
@@ -130,7 +134,9 @@ def _operand(node: ir.Node, table: RangeTable) -> Operand | None:
         if across or factors != [1.0, 1.0]:
             return None
     known: Range | None = table.ranges.get(str(source.name))
-    scales = weight_scales(weights, axis=axis, bias=bias, input_range=known)
+    scales = weight_scales(
+        weights, axis=axis, bias=bias, input_range=known, granularity=granularity
+    )
     rows = weights if axis == 0 else weights.T
     outputs = len(rows) // groups
     return Operand(
@@ -140,6 +146,7 @@ def _operand(node: ir.Node, table: RangeTable) -> Operand | None:
         bias=str(third.name) if third is not None and bias is not None else None,
         matrix=rows.reshape(groups, outputs, -1).astype(np.float64),
         scales=scales.reshape(groups, outputs).astype(np.float64),
+        shared=granularity == "per_tensor",
         conv=conv,
         transposed=axis == 0,
     )

@@ -26,7 +26,7 @@ def rounded(operand: Operand, moments: Moments) -> Reals:
     """Return the weights on the grid of their scales, of the operand's shape.
 
     Quantizing them gives these codes again: the largest weight, from which the scale follows, keeps
-    its own. A row whose scale follows from something else is left as it is.
+    its own. Where a scale follows from something else, its rows are left as they are.
     """
     found = operand.matrix.copy()
     nearest = operand.codes()
@@ -36,6 +36,8 @@ def rounded(operand: Operand, moments: Moments) -> Reals:
         scales = operand.scales[group][:, None]
         on_grid = _descend(operand.matrix[group], codes, scales, damped) * scales
         keeps_scale = (np.abs(codes) == 127).any(1)
+        if operand.shared:
+            keeps_scale[:] = (np.abs(nearest) == 127).any()
         found[group][keeps_scale] = on_grid[keeps_scale]
     return found
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -269,6 +270,32 @@ def test_weight_scales_are_the_same_for_every_scheme(residual: onnx.ModelProto) 
         assert first.keys() == other.keys()
         assert all(np.array_equal(first[name], other[name]) for name in first)
     assert TARGETS["jetson"].scheme == TARGETS["desktop-gpu"].scheme
+
+
+@pytest.mark.parametrize("scheme", [FUSED, FULL], ids=lambda scheme: scheme.placement)
+def test_one_scale_for_all_weights_of_a_tensor(
+    residual: onnx.ModelProto, scheme: QuantScheme
+) -> None:
+    """The codes are those of max|w| / 127, and the noise is never less than per channel."""
+    floats = {t.name: onnx.numpy_helper.to_array(t) for t in residual.graph.initializer}
+    one = msgspec.structs.replace(scheme, weights="per_tensor")
+
+    placed = quantized(residual, one).model
+
+    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in placed.graph.initializer}
+    for name in ("w1", "w2", "w3"):
+        scales = arrays[f"{name}_scale"]
+        expected = np.abs(floats[name]).max() / 127
+        assert np.all(scales == scales[0])
+        assert expected <= scales[0] <= expected * 1.001
+        codes = np.rint(floats[name].astype(np.float64) / float(scales[0]))
+        assert np.array_equal(arrays[f"{name}_int8"], codes)
+    wanted = run(residual)
+    coarse, fine = (
+        np.square(run(model) - wanted).sum()
+        for model in (placed, quantized(residual, scheme).model)
+    )
+    assert coarse > fine
 
 
 def test_float_weights_are_gone(residual: onnx.ModelProto) -> None:

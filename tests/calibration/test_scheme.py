@@ -143,6 +143,15 @@ def test_a_dead_channels_bias_fits_int32_and_is_kept(bias: float, hi: float) -> 
         assert abs(code * step - float(biases[1])) <= max(abs(bias), hi) * 1e-5
 
 
+def test_one_scale_for_all_channels_is_the_largest_of_theirs() -> None:
+    weights = np.array([[1.27, -0.5], [-2.54, 0.1]], np.float32)
+
+    each = weight_scales(weights, axis=0)
+    shared = weight_scales(weights, axis=0, granularity="per_tensor")
+
+    assert np.array_equal(shared, [each[1], each[1]])
+
+
 def test_weights_with_a_nan_are_refused() -> None:
     with pytest.raises(CalibrationError, match="NaN"):
         weight_scales(np.array([[np.nan]], np.float32), axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import numpy as np
 
 from edgecls.drift.sweep import Point, with_front
@@ -11,8 +12,8 @@ from edgecls.drift.sweep import Point, with_front
 
 def point(target: str, top1: float, size: int, latency: float | None) -> Point:
     return Point(
-        name="int8", target=target, precision="int8", bundle="b", reached=True, top1=top1,
-        lower=top1 - 1, upper=top1 + 1, drop=0.0, size_bytes=size, left_float=0,
+        model="net", name="int8", target=target, precision="int8", bundle="b", reached=True,
+        top1=top1, lower=top1 - 1, upper=top1 + 1, drop=0.0, size_bytes=size, left_float=0,
         backend="litert", simulated=latency is None, latency_ms=latency,
     )  # fmt: skip
 
@@ -42,6 +43,8 @@ def test_equals_are_both_on_the_front_and_targets_do_not_compete() -> None:
     same = [point("a", 90, 10, None), point("a", 90, 10, None), point("b", 10, 99, None)]
 
     assert [one.front for one in with_front(same)] == [True, True, True]
+    missed = msgspec.structs.replace(point("a", 99, 1, None), reached=False)
+    assert [one.front for one in with_front([*same, missed])] == [True, True, True, False]
     assert [one.front for one in with_front([*same, point("a", 91, 10, None)])] == [
         False, False, True, True,
     ]  # fmt: skip

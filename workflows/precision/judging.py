@@ -71,11 +71,13 @@ class Judging:
         expected = self.expected.astype(np.float64)
         return float(((found - expected) ** 2).sum() / (expected**2).sum())
 
-    def first(self, count: int) -> Judging:
-        """Return the first images alone."""
+    def some(self, count: int) -> Judging:
+        """Return some of the images alone, from all over the set."""
+        places = spread_out(len(self.names), count)
         return replace(
-            self, names=self.names[:count], hashes=self.hashes[:count],
-            pixels=self.pixels[:count], expected=self.expected[:count], truth=self.truth[:count],
+            self, names=tuple(self.names[place] for place in places),
+            hashes=tuple(self.hashes[place] for place in places), pixels=self.pixels[places],
+            expected=self.expected[places], truth=self.truth[places],
         )  # fmt: skip
 
     def drop(self, found: Logits) -> float:
@@ -85,6 +87,15 @@ class Judging:
         """
         right = int((found.argmax(1) == self.truth).sum())
         return 100 * (self.float_right - right) / len(self.names)
+
+
+def spread_out(total: int, count: int) -> list[int]:
+    """Return ``count`` places of ``total``, or all, evenly apart.
+
+    Images are sorted by name, so by class: the first of them would be those of a few classes.
+    """
+    count = min(total, count)
+    return [place * total // count for place in range(count)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,12 +30,13 @@ from ...calibration.table import CalibrationTable
 from ...core.preprocess import Preprocess
 from ...core.progress import Progress
 from ...core.ranges import DEFAULT_PERCENTILE, METHODS, Range
-from ...core.values import CALIBRATED, Precision, QuantScheme, Tensor
+from ...core.values import CALIBRATED, Granularity, Precision, QuantScheme, Tensor
 from ...data.images import ImageFile
 from ...data.stream import stream_pixels
 from ...drift.candidates import Record, measure_all
 from ..calibrate import calibrate
-from .judging import Judging
+from .judging import Judging, spread_out
+from .resume import Results, key_of
 from .source import Source
 
 Repair = Literal["equalization", "range methods", "rounding", "bias correction"]
@@ -102,6 +103,7 @@ class Recipe:
         schemes: With the names of their targets.
         judging: The tuning images.
         seed: What chose the calibration images.
+        results: Takes what is measured, and gives what it has.
         progress: Shows how far it is.
     """
 
@@ -111,7 +113,18 @@ class Recipe:
     schemes: Mapping[QuantScheme, tuple[str, ...]]
     judging: Judging
     seed: int
+    results: Results
     progress: Progress
+
+    @property
+    def repairs(self) -> dict[Repair, Callable[[State], Applied]]:
+        """Every repair, in the order in which they are tried."""
+        return {
+            "equalization": self._equalize,
+            "range methods": self._choose_ranges,
+            "rounding": self._round,
+            "bias correction": self._correct_bias,
+        }
 
     def __call__(self, first: State) -> tuple[Source, tuple[Tried, ...]]:
         """Return what pays, and what was tried.
@@ -119,15 +132,9 @@ class Recipe:
         Raises:
             CalibrationError: None of the images can be read any more.
         """
-        repairs: dict[Repair, Callable[[State], Applied]] = {
-            "equalization": self._equalize,
-            "range methods": self._choose_ranges,
-            "rounding": self._round,
-            "bias correction": self._correct_bias,
-        }
         plain = self._records(first.source)
         state, before, tried = first, plain, []
-        for name, repair in repairs.items():
+        for name, repair in self.repairs.items():
             self.progress.step(f"try {name}")
             changed, did = repair(state)
             if not did:
@@ -147,13 +154,26 @@ class Recipe:
         return state.source, tuple(tried)
 
     def _records(self, source: Source) -> dict[QuantScheme, Record]:
-        return {
-            scheme: self.judging.record(self.judging.answer(source.quantize(scheme).model))
-            for scheme in self.schemes
-        }
+        return {scheme: self._record(source, scheme) for scheme in self.schemes}
+
+    def _record(self, source: Source, scheme: QuantScheme) -> Record:
+        key = f"{key_of(source, scheme)}/record"
+        found = self.results.get(key, Record)
+        if found is None:
+            found = self.judging.record(self.judging.answer(source.quantize(scheme).model))
+            self.results.put(key, found)
+        return found
+
+    @property
+    def _granularity(self) -> Granularity:
+        """Of the scales that repairs reckon with; what that does to each scheme is measured."""
+        every = {scheme.weights for scheme in self.schemes}
+        return every.pop() if len(every) == 1 else "per_channel"
 
     def _equalize(self, state: State) -> Applied:
-        made, names = equalized(state.source.model, self._tensors(state.calibration.preprocess))
+        made, names = equalized(
+            state.source.model, self._tensors(state.calibration.preprocess), self._granularity
+        )
         if not names:
             return state, ""
         table = calibrate(
@@ -181,28 +201,21 @@ class Recipe:
             }
             for method in METHODS
         }
-        few = self.judging.first(_JUDGES)
         names = [layer.name for layer in source.layers()]
         best = dict(source.table.ranges)
         changed = []
+        prefix = f"{key_of(source, *self.schemes)}/range method"
         for layer in self.progress.track(names, "choosing range methods", len(names)):
-            others = [name for name in names if name != layer]
-            noises: dict[str, float] = {}
-            tables: dict[str, dict[str, Range]] = {}
-            for method in (state.calibration.method, *METHODS):
-                own = {n: ranges[method][n] for n in made_by.get(layer, ()) if n in best}
-                if method in tables or any(own == made for made in tables.values()):
-                    continue
-                tables[method] = own
-                table = msgspec.structs.replace(source.table, ranges={**best, **own})
-                trial = replace(source, table=table)
-                noises[method] = sum(
-                    few.noise(few.answer(trial.quantize(scheme, others).model))
-                    for scheme in self.schemes
-                )
-            chosen = min(noises, key=noises.__getitem__)
+            own: dict[str, dict[str, Range]] = {
+                method: {n: ranges[method][n] for n in made_by.get(layer, ()) if n in best}
+                for method in (state.calibration.method, *METHODS)
+            }
+            chosen = self.results.get(f"{prefix}/{layer}", str)
+            if chosen is None:
+                chosen = self._quietest(source, best, own, [n for n in names if n != layer])
+                self.results.put(f"{prefix}/{layer}", chosen)
             if chosen != state.calibration.method:
-                best |= tables[chosen]
+                best |= own[chosen]
                 changed.append(layer)
         if not changed:
             return state, ""
@@ -210,9 +223,30 @@ class Recipe:
         did = f"another method than {state.calibration.method} for {len(changed)} layers"
         return replace(state, source=replace(source, table=table)), did
 
+    def _quietest(
+        self,
+        source: Source,
+        best: Mapping[str, Range],
+        own: Mapping[str, Mapping[str, Range]],
+        others: Sequence[str],
+    ) -> str:
+        """Return the method whose ranges add least noise, all other layers in float."""
+        few = self.judging.some(_JUDGES)
+        noises: dict[str, float] = {}
+        for method, ranges in own.items():
+            if any(ranges == own[tried] for tried in noises):
+                continue
+            table = msgspec.structs.replace(source.table, ranges={**best, **ranges})
+            trial = replace(source, table=table)
+            noises[method] = sum(
+                few.noise(few.answer(trial.quantize(scheme, others).model))
+                for scheme in self.schemes
+            )
+        return min(noises, key=noises.__getitem__)
+
     def _round(self, state: State) -> Applied:
         source = state.source
-        chosen = operands(source.model, source.table)
+        chosen = operands(source.model, source.table, self._granularity)
         moments = collect_moments(source.model, chosen, self._tensors(state.calibration.preprocess))
         arrays = _arrays(source.model)
         mended = {layer: dict(found) for layer, found in source.mended.items()}
@@ -228,7 +262,7 @@ class Recipe:
         source = state.source
         chosen = {
             layer: operand
-            for layer, operand in operands(source.model, source.table).items()
+            for layer, operand in operands(source.model, source.table, self._granularity).items()
             if operand.bias is not None
         }
         moments = collect_moments(source.model, chosen, self._tensors(state.calibration.preprocess))
@@ -245,7 +279,8 @@ class Recipe:
         return replace(state, source=replace(source, mended=mended)), did
 
     def _tensors(self, preprocess: Preprocess) -> Iterator[Tensor]:
-        stream = stream_pixels(self.images[:_SEEN], preprocess, size=self.size)
+        seen = [self.images[place] for place in spread_out(len(self.images), _SEEN)]
+        stream = stream_pixels(seen, preprocess, size=self.size)
         for batch in stream:
             for pixels in batch.pixels:
                 yield preprocess.normalize(pixels[None])

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
+import numpy as np
 
 from ...calibration.collect import data_hash, model_hash
 from ...core.errors import DataError
 from ...core.files import sha256_bytes, write_atomic
+from ...core.values import QuantScheme
 from ...core.version import VERSION
 from .judging import Judging
 from .source import Source
 
 FORMAT: Final = "edgecls-precision-results"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 T = TypeVar("T")
 
@@ -49,7 +51,9 @@ class Results:
     def get(self, name: str, kind: type[T]) -> T | None:
         """Return a result; None where it is not there yet."""
         found = self._results.get(name)
-        return None if found is None else msgspec.json.decode(found, type=kind)
+        if found is None:
+            return None
+        return msgspec.json.decode(found, type=kind, dec_hook=lambda _, numbers: np.array(numbers))
 
     def put(self, name: str, result: object) -> None:
         """Keep a result.
@@ -57,7 +61,9 @@ class Results:
         Raises:
             OSError: The file could not be written; the old one is untouched.
         """
-        self._results[name] = msgspec.Raw(msgspec.json.encode(result))
+        self._results[name] = msgspec.Raw(
+            msgspec.json.encode(result, enc_hook=lambda array: array.tolist())
+        )
         if self._path is not None:
             found = _File(
                 format=FORMAT, schema_version=SCHEMA_VERSION, identity=self._identity,
@@ -70,33 +76,37 @@ class Results:
         try:
             found = msgspec.json.decode(path.read_bytes(), type=_File)
         except (OSError, msgspec.DecodeError, ValueError) as error:
-            raise DataError(f"--resume {path}: not a file of results: {error}; {again}") from error
+            raise DataError(f"{path}: not a file of results: {error}; {again}") from error
         if (found.format, found.schema_version) != (FORMAT, SCHEMA_VERSION):
             raise DataError(
-                f"--resume {path}: expected {FORMAT} of version {SCHEMA_VERSION}, found "
+                f"{path}: expected {FORMAT} of version {SCHEMA_VERSION}, found "
                 f"{found.format} of version {found.schema_version}; {again}"
             )
         names = dict.fromkeys([*self._identity, *found.identity])
         changed = [name for name in names if found.identity.get(name) != self._identity.get(name)]
         if changed:
             raise DataError(
-                f"--resume {path}: since it was begun there changed {' and '.join(changed)}; "
-                f"{again}"
+                f"{path}: since it was begun there changed {' and '.join(changed)}; {again}"
             )
         return {name: msgspec.Raw(bytes(raw)) for name, raw in found.results.items()}
 
 
 def identity(source: Source, judging: Judging) -> dict[str, str]:
-    """Return hashes of all that a result depends on, by what it is."""
-    mended = [[layer, sorted(found)] for layer, found in sorted(source.mended.items())]
-    arrays = b"".join(
-        source.mended[str(layer)][name].tobytes() for layer, names in mended for name in names
-    )
+    """Return hashes of all that a run depends on, by what it is.
+
+    Args:
+        source: Before any repair: what a repair makes of it has names of its own in the results.
+        judging: The images.
+    """
     return {
         "the model": model_hash(source.model),
-        "the repairs": sha256_bytes(msgspec.json.encode(mended) + arrays),
         "the calibration": source.table.sha256(),
         "the images": data_hash(judging.hashes),
         "the ground truth": sha256_bytes(judging.truth.tobytes() + bytes([judging.graded])),
         "edgecls": VERSION,
     }
+
+
+def key_of(source: Source, *schemes: QuantScheme) -> str:
+    """Return what the names of results begin with that schemes give of a source."""
+    return f"{source.sha256()}/{msgspec.json.encode(schemes).decode()}"

@@ -19,7 +19,7 @@ from ...calibration.placement import Layer
 from ...core.progress import Progress
 from ...core.values import QuantScheme
 from .judging import Judging
-from .resume import Results
+from .resume import Results, key_of
 from .sensitivity import LayerCost, measure_scheme
 from .source import Source
 
@@ -115,7 +115,7 @@ class _Trial:
         self._scheme = scheme
         self._judging = judging
         self._results = results
-        self._key = msgspec.json.encode(scheme).decode()
+        self._key = key_of(source, scheme)
         self._known: dict[tuple[str, ...], Candidate] = {}
 
     @property

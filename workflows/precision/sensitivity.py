@@ -18,7 +18,7 @@ from ...drift.candidates import values_of
 from ..calibrate import CalibrateOptions, calibrate, calibration_images, float_model
 from ..calibration_compare import schemes_of
 from .judging import Judging, read_judging
-from .resume import Results, identity
+from .resume import Results, identity, key_of
 from .source import Source
 
 
@@ -184,7 +184,7 @@ def measure_scheme(
     """
     layers = source.layers()
     names = [layer.name for layer in layers]
-    prefix = msgspec.json.encode(scheme).decode()
+    prefix = key_of(source, scheme)
 
     def measured(key: str, float_nodes: Collection[str]) -> Cost:
         found = results.get(f"{prefix}/{key}", Cost)

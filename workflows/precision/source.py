@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from ...calibration.collect import model_hash
 from ...calibration.placement import Layer, QuantizedGraph, layers_of, place_qdq
+from ...core.files import sha256_bytes
 from ...core.ranges import RangeTable
 from ...core.values import QuantScheme
 from ...export.passes import for_one_image
@@ -33,6 +36,13 @@ class Source:
     model: onnx.ModelProto
     table: RangeTable
     mended: Mended = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        """Return a hash of all that a quantized graph follows from, but for the scheme."""
+        names = [[layer, sorted(found)] for layer, found in sorted(self.mended.items())]
+        arrays = (self.mended[str(layer)][name].tobytes() for layer, few in names for name in few)
+        parts = [model_hash(self.model).encode(), self.table.sha256().encode()]
+        return sha256_bytes(b"".join([*parts, msgspec.json.encode(names), *arrays]))
 
     def layers(self) -> tuple[Layer, ...]:
         """Return the layers that a plan decides on, in the graph's order."""

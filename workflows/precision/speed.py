@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
 import numpy as np
 import onnx
 
-from ...core.values import Logits, Pixels, Precision
+from ...core.values import Logits, Precision
 from ...export.passes import for_one_image
 from ...export.tflite import lower
 from ...runtimes.backend import Options
@@ -71,7 +72,9 @@ def measure(
         )
         for form, graph in graphs
     ]
-    float32, plain, *others = in_turns([backend.logits for backend in backends], judging.pixels[:1])
+    float32, plain, *others = in_turns(
+        [partial(backend.logits, judging.pixels[:1]) for backend in backends]
+    )
     return Latency(
         backend=target.runs_anywhere,
         float32=float32,
@@ -80,18 +83,13 @@ def measure(
     )
 
 
-def in_turns(runs: Sequence[Callable[[Pixels], Logits]], image: Pixels) -> list[float]:
-    """Return the median time of each run in ms, the runs in turns.
-
-    Args:
-        runs: From pixels (N, H, W, C) to logits.
-        image: Shape (1, H, W, C).
-    """
+def in_turns(runs: Sequence[Callable[[], Logits]]) -> list[float]:
+    """Return the median time of each run in ms, the runs in turns."""
     taken: list[list[float]] = [[] for _ in runs]
     for turn in range(_WARM_UP + _ROUNDS):
         for run, times in zip(runs, taken, strict=True):
             start = time.perf_counter()
-            run(image)
+            run()
             if turn >= _WARM_UP:
                 times.append(1e3 * (time.perf_counter() - start))
     return [float(np.median(times)) for times in taken]

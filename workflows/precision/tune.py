@@ -59,6 +59,7 @@ class SchemeTuning(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         targets: Which have the scheme.
         reached: Whether the budget is kept.
+        graded: Whether drops are of right answers; else of answers that did not change.
         plain: Every layer quantized.
         chosen: What is exported.
         layers: What the layers that are left float cost alone, the noisiest first.
@@ -70,6 +71,7 @@ class SchemeTuning(msgspec.Struct, frozen=True, kw_only=True):
 
     targets: tuple[str, ...]
     reached: bool
+    graded: bool
     plain: Candidate
     chosen: Candidate
     layers: tuple[LayerCost, ...]
@@ -79,8 +81,9 @@ class SchemeTuning(msgspec.Struct, frozen=True, kw_only=True):
 
     def why(self) -> str:
         """Return in a sentence how the budget was missed."""
+        lost = "points of top-1 lost" if self.graded else "% of the answers changed"
         return (
-            f"{', '.join(self.targets)}: {self.chosen.drop:.2f} points of top-1 lost on the tuning "
+            f"{', '.join(self.targets)}: {self.chosen.drop:.2f} {lost} on the tuning "
             f"images with {len(self.chosen.left)} layers left float ({self.chosen.float_macs:.1f} "
             "% of the multiply-accumulates)"
         )
@@ -172,6 +175,8 @@ def tune(
         known=frozenset(calibration.images), truth=truth, option="--tune", progress=progress,
     )  # fmt: skip
     source = Source(model=graph.model, table=calibration.ranges(CALIBRATED[precision]))
+    # Before the minutes that repairs take: a file of another run is refused.
+    results = Results(options.resume, identity(source, judging))
     by_scheme: dict[QuantScheme, list[Target]] = {}
     for target in targets:
         by_scheme.setdefault(target.scheme_for(precision), []).append(target)
@@ -180,12 +185,12 @@ def tune(
         recipe = Recipe(
             images=images, size=calibration.size, precision=precision, judging=judging, seed=seed,
             schemes={s: tuple(t.name for t in those) for s, those in by_scheme.items()},
-            progress=progress,
+            results=results, progress=progress,
         )  # fmt: skip
         source, tried = recipe(State(source=source, calibration=calibration))
     return Tuned(
         source=source,
-        schemes=plan_layers(source, judging, options, by_scheme, precision, progress),
+        schemes=plan_layers(source, judging, options, by_scheme, precision, results, progress),
         judging=judging,
         truth=truth.how if truth else None,
         tried=tried,
@@ -199,13 +204,13 @@ def plan_layers(
     options: TuneOptions,
     by_scheme: Mapping[QuantScheme, Sequence[Target]],
     precision: Precision,
+    results: Results,
     progress: Progress,
 ) -> dict[QuantScheme, SchemeTuning]:
     """Return which layers each target's scheme leaves float.
 
     Where nothing bounds the drop every layer is quantized.
     """
-    results = Results(options.resume, identity(source, judging))
     made = {}
     for scheme, those in by_scheme.items():
         found = search(
@@ -236,6 +241,7 @@ def _decided(
     return SchemeTuning(
         targets=tuple(target.name for target in targets),
         reached=bool(found.candidates),
+        graded=judging.graded,
         plain=found.plain,
         chosen=chosen,
         layers=tuple(row for row in found.costs if row.name in chosen.left),

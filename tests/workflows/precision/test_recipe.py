@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 
 from edgecls.bundle import Bundle
+from edgecls.core.progress import Quiet
+from edgecls.data.images import list_images
+from edgecls.targets import TARGETS
+from edgecls.workflows.calibrate import calibrate
+from edgecls.workflows.precision.judging import Judging
+from edgecls.workflows.precision.recipe import Recipe, State
+from edgecls.workflows.precision.resume import Results, identity
 from edgecls.workflows.precision.source import Source
 
 from .nets import chain, judging_of, pixels, table_of
@@ -92,14 +101,69 @@ def test_what_pays_is_kept_and_ships(folder: Path, tmp_path: Path, edgecls: Comm
         assert verified.code == 0, verified.err
 
 
+def test_some_of_the_images_are_of_all_classes() -> None:
+    """They are sorted by class: the first of them would be one class's."""
+    whole = judging_of(spread(), 100)
+    names = tuple(f"class{place // 10}/{place % 10}.png" for place in range(100))
+    few = replace(whole, names=names).some(20)
+
+    assert {name.split("/")[0] for name in few.names} == {f"class{c}" for c in range(10)}
+    assert np.array_equal(few.pixels, whole.pixels[::5])
+    assert np.array_equal(few.expected, whole.expected[::5])
+    assert len(whole.some(1000).names) == 100
+
+
+def test_an_interrupted_recipe_goes_on_and_ends_alike(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted after each of its answers in turn, it comes to the uninterrupted plan."""
+    model = spread()
+    judging, images = judging_of(model, 30), list_images(folder / "calib")
+    scheme = TARGETS["jetson"].scheme
+    calibration = calibrate(model, images, preprocess=judging.preprocess, size=(8, 8),
+                            method="minmax", seed=0, progress=Quiet())  # fmt: skip
+    first = State(source=Source(model=model, table=calibration.ranges(8)), calibration=calibration)
+    file = tmp_path / "results.json"
+
+    def recipe(path: Path | None) -> Recipe:
+        return Recipe(
+            images=images, size=(8, 8), precision="int8", schemes={scheme: ("jetson",)},
+            judging=judging, seed=0, results=Results(path, identity(first.source, judging)),
+            progress=Quiet(),
+        )  # fmt: skip
+
+    whole, tried = recipe(None)(first)
+    assert [one.kept for one in tried].count(True) >= 1
+    answered = 0
+    answer = Judging.answer
+
+    def interrupted(self: Judging, graph: onnx.ModelProto) -> NDArray[np.float32]:
+        nonlocal answered
+        if answered == 8:  # one layer asks for four: a range method each
+            raise KeyboardInterrupt
+        answered += 1
+        return answer(self, graph)
+
+    monkeypatch.setattr(Judging, "answer", interrupted)
+    for _ in range(100):
+        answered = 0
+        try:
+            again, tried_again = recipe(file)(first)
+        except KeyboardInterrupt:
+            continue
+        break
+    else:
+        pytest.fail("it begins again each time")
+    assert tried_again == tried
+    assert again.sha256() == whole.sha256() != first.source.sha256()
+
+
 def test_layers_left_float_keep_the_models_own_weights() -> None:
     """What a repair chose for codes is no good in float: all left float is the float graph."""
     model = chain(planted=False)
     arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     mended = {"c1": {"w1": arrays["w1"] + 1}, "c3": {"b3": arrays["b3"] - 1}}
     source = Source(model=model, table=table_of(model), mended=mended)
-    from edgecls.targets import TARGETS
-
     scheme = TARGETS["jetson"].scheme
     judging = judging_of(model)
     names = [layer.name for layer in source.layers()]

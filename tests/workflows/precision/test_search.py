@@ -127,15 +127,57 @@ def test_a_budget_that_is_kept_ships(folder: Path, tmp_path: Path, edgecls: Comm
         folder / "tune", "--min-agreement", 80, "--json",
     )  # fmt: skip
     assert drift.code == 0, drift.err
+    assert "was tuned on these images: they flatter it" in drift.err
     explained = edgecls(
         "drift", tmp_path / "jetson", "--allow-fallback", "--reference", folder / "net.onnx",
         "--data", folder / "calib", "--explain", "--json",
     )  # fmt: skip
     assert explained.code == 0, explained.err
+    other = edgecls(
+        "drift", tmp_path / "raspberry-pi", "--reference", folder / "net.onnx", "--data",
+        folder / "calib", "--min-agreement", 80,
+    )  # fmt: skip
+    assert "was calibrated on these images" in other.err
+    other = edgecls(
+        "drift", tmp_path / "raspberry-pi", "--reference", folder / "net.onnx", "--data",
+        folder / "tune", "--images", 99, "--min-agreement", 80,
+    )  # fmt: skip
+    assert "these images" not in other.err
     # Converted anew on the same images, with the same layers left float, it is the same file.
     stages = {stage["stage"]: stage for stage in json.loads(explained.out)["stages"]}
     assert "quantization" in stages
     assert "file" not in stages
+
+
+def test_a_budget_for_16x8_is_kept(folder: Path, tmp_path: Path, edgecls: Command) -> None:
+    """Channels 300,000 times the others' are too wide for 16 bits, too."""
+    model = chain(planted=True)
+    for item in model.graph.initializer:
+        if item.name == "w2":
+            array = onnx.numpy_helper.to_array(item).copy()
+            array[0] *= 300
+            item.CopyFrom(onnx.numpy_helper.from_array(array, item.name))
+    onnx.save(model, tmp_path / "wide.onnx")
+    done = edgecls(
+        "export", tmp_path / "wide.onnx", "--preprocess", "cifar10", "--calib", folder / "calib",
+        "--tune", folder / "tune", "--target", "raspberry-pi", "--precision", "int16x8",
+        "--max-drop", 1, "-o", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "; all in 16x8" in done.out
+    bundle = Bundle(tmp_path / "raspberry-pi")
+
+    assert bundle.manifest.precision == "int16x8"
+    assert bundle.manifest.tuning is not None
+    assert bundle.manifest.tuning.left_float == ("Conv_2", "Conv_4")
+    assert bundle.manifest.tuning.drop <= 1
+    assert bundle.manifest.artefacts[0].quantized == 2
+    drift = edgecls(
+        "drift", bundle.path, "--reference", tmp_path / "wide.onnx", "--data", folder / "tune",
+        "--min-agreement", 90, "--json",
+    )  # fmt: skip
+    assert drift.code == 0, drift.err
+    assert edgecls("verify", bundle.path).code == 0
 
 
 def test_a_budget_that_is_missed_ends_with_1_and_keeps_the_best(
@@ -145,7 +187,8 @@ def test_a_budget_that_is_missed_ends_with_1_and_keeps_the_best(
     done = edgecls(*arguments(folder, tmp_path / "out", *limits))
 
     assert done.code == 1
-    assert "--max-drop 1 cannot be kept. raspberry-pi:" in done.err
+    assert "--max-drop 1 cannot be kept. raspberry-pi: " in done.err
+    assert "% of the answers changed on the tuning images" in done.err  # there is no truth
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "jetson.failing", "raspberry-pi.failing",
     ]  # fmt: skip
@@ -161,6 +204,7 @@ def test_a_budget_that_is_missed_ends_with_1_and_keeps_the_best(
         (["--max-drop", -1], "--max-drop must be 0 or more"),
         ([], "--tune is for --max-drop POINTS or --recipe best"),
         (["--recipe", "best", "--implicit-int8"], "give one of them"),
+        (["--recipe", "best", "--max-float", 10], "--max-float bounds what --max-drop POINTS"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
