@@ -10,6 +10,7 @@ from ..core.fingerprint import Fingerprint
 from ..core.preprocess import PixelStep, Preprocess
 from ..core.ranges import CalibrationMethod
 from ..core.values import ArtefactFormat, Precision, StepCheck, TensorSpec
+from .recipe import Recipe
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -124,8 +125,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     The primary artefact, the first, is the one of the bundle's precision in the format that the
     target ships; others follow. Two exports from the same inputs with the same tools give the same
-    manifest, byte for byte: no date, no path of the machine. ``labels`` and ``synsets`` (WordNet's
-    identifiers, by which image folders are often named) stand in the order of the outputs.
+    manifest, byte for byte: no date, no path of the machine; only the times in ``recipe``, which
+    ``edgecls recipe`` adds to what it exported, are measured anew. ``labels`` and ``synsets``
+    (WordNet's identifiers, by which image folders are often named) stand in the order of the
+    outputs.
     """
 
     target: str
@@ -144,4 +147,5 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     calibration: CalibrationInfo | None = None
     fingerprint: Fingerprint | None = None
     tuning: Tuning | None = None
+    recipe: Recipe | None = None
     schema_version: int = SCHEMA_VERSION

@@ -11,15 +11,16 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What may be a file or a name: a model, a preset, an image.
-_FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images", "teacher"}
+FILES_OR_NAMES: Final = {"model", "bundle", "reference", "preprocess", "images", "teacher"}
 
 TABLES: Final = (
-    "data", "train", "tune", "prune", "qat", "distill", "evaluate", "export", "calibrate",
-    "sensitivity", "sweep", "predict", "serve", "drift", "verify", "bench", "build", "doctor",
-    "demo", "preprocess", "devices",
+    "data", "train", "tune", "prune", "distill", "qat", "recipe", "evaluate", "export",
+    "calibrate", "sensitivity", "sweep", "predict", "serve", "drift", "verify", "bench", "build",
+    "doctor", "demo", "preprocess", "devices",
 )  # fmt: skip
 
-# Where a context keeps the table of devices and its file's folder.
+# Where a context keeps the file, and the table of devices with its file's folder.
+FILE: Final = "edgecls.config"
 DEVICES: Final = "edgecls.devices"
 
 
@@ -39,24 +40,43 @@ def config_option(function: F) -> F:
 def _load(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
     if value is None:
         return
-    document = _read(value)
+    del param
+    document = read_config(value)
+    ctx.meta[FILE] = value
     ctx.meta[DEVICES] = (document.get("devices"), value.parent)
+    defaults = table_defaults(value, document, ctx.info_name or "", ctx.command)
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+def table_defaults(
+    file: Path, document: dict[str, Any], name: str, command: click.Command
+) -> dict[str, Any]:
+    """Return what the table of a command says, by parameter, in the form that click takes.
+
+    Raises:
+        UsageError: It has a key that the command does not have, or a value of another kind.
+    """
     # An argument comes before an option that is called like it.
-    others = sorted(ctx.command.params, key=lambda other: isinstance(other, click.Argument))
-    by_key = {_key(other): other for other in others if other is not param}
-    table = _table(value, document, ctx.info_name or "", takes_preprocess="preprocess" in by_key)
+    others = sorted(command.params, key=lambda other: isinstance(other, click.Argument))
+    by_key = {_key(other): other for other in others if other.name != "config"}
+    table = _table(file, document, name, takes_preprocess="preprocess" in by_key)
     defaults: dict[str, Any] = {}
     for key, found in table.items():
         parameter = by_key.get(key.replace("_", "-"))
         if parameter is None or parameter.name is None:
             raise click.UsageError(
-                f"{value}: [{ctx.info_name}] has no {key!r}; there are: {', '.join(sorted(by_key))}"
+                f"{file}: [{name}] has no {key!r}; there are: {', '.join(sorted(by_key))}"
             )
-        defaults[parameter.name] = _checked(value, key, parameter, found)
-    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+        defaults[parameter.name] = _checked(file, key, parameter, found)
+    return defaults
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """Return a file's tables.
+
+    Raises:
+        UsageError: It is no TOML, or has a table that no command reads.
+    """
     import msgspec
 
     try:
@@ -111,7 +131,7 @@ def _beside(file: Path, parameter: click.Parameter, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     beside = file.parent / value
-    named = parameter.name in _FILES_OR_NAMES and not _is_name(value) and beside.exists()
+    named = parameter.name in FILES_OR_NAMES and not _is_name(value) and beside.exists()
     return str(beside) if named or isinstance(parameter.type, click.Path) else value
 
 

@@ -14,7 +14,7 @@ from .training_options import data_options, model_options, settings_options, tra
 
 if TYPE_CHECKING:
     from ..training import Epoch
-    from ..workflows.distill import DistillPlan, DistillResult, Judged
+    from ..workflows.distill import DistillOptions, DistillPlan, DistillResult, Judged
 
 # Of workflows/distill.py, whose import brings torch.
 _SEES: Final = ("same", "plain")
@@ -68,42 +68,51 @@ _SEES: Final = ("same", "plain")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def command(
-    model: str, teacher: str, teacher_weights: Path | None, teacher_preprocess: str | None,
-    teacher_sees: Any, teacher_cache: Path | None, temperature: float, alpha: float,
-    hints: tuple[str, ...], hint_weight: float, control: bool, tensorboard: bool, resume: bool,
-    dry_run: bool, out: Path, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+def command(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Train MODEL, a student, on a teacher's answers and the labels; OUT is a model as of train.
 
     MODEL is what `edgecls train` takes: an architecture, with or without --weights, or a folder of
     `edgecls train` or `edgecls prune`. Whether a teacher helps is not known before: --control says.
     """
     with workstation():
-        from ..compress.distillation import Lesson
-        from ..workflows.distill import DistillOptions, distill, plan
-        from ..workflows.teacher import TeacherOptions
+        from ..workflows.distill import distill, plan
     from .show import TerminalProgress
 
-    train = train_options(model, out, options)
-    chosen = DistillOptions(
-        train=replace(train, tensorboard=tensorboard, resume=resume),
-        teacher=TeacherOptions(
-            model=teacher, weights=teacher_weights, preprocess=teacher_preprocess
-        ),
-        lesson=Lesson(
-            temperature=temperature, alpha=alpha, label_smoothing=train.settings.label_smoothing,
-            hints=tuple(_pair(text) for text in hints), hint_weight=hint_weight,
-        ),
-        sees=teacher_sees, cache=teacher_cache, control=control,
-    )  # fmt: skip
+    chosen = distill_options(options)
     progress = TerminalProgress(quiet=as_json)
     if dry_run:
         _show_plan(plan(chosen, progress), as_json)
         return
     result = distill(chosen, progress, None if as_json else _show_epoch)
     if result.leads:
-        _show_result(result, out, as_json)
+        _show_result(result, chosen.train.out, as_json)
+
+
+def distill_options(options: dict[str, Any]) -> DistillOptions:
+    """Return the distillation that the command's options choose.
+
+    Raises:
+        UsageError: A number is outside its range.
+    """
+    from ..compress.distillation import Lesson
+    from ..workflows.distill import DistillOptions
+    from ..workflows.teacher import TeacherOptions
+
+    train = train_options(options["model"], options["out"], options)
+    return DistillOptions(
+        train=replace(train, tensorboard=options["tensorboard"], resume=options["resume"]),
+        teacher=TeacherOptions(
+            model=options["teacher"], weights=options["teacher_weights"],
+            preprocess=options["teacher_preprocess"],
+        ),
+        lesson=Lesson(
+            temperature=options["temperature"], alpha=options["alpha"],
+            label_smoothing=train.settings.label_smoothing,
+            hints=tuple(_pair(text) for text in options["hints"]),
+            hint_weight=options["hint_weight"],
+        ),
+        sees=options["teacher_sees"], cache=options["teacher_cache"], control=options["control"],
+    )  # fmt: skip
 
 
 def _pair(text: str) -> tuple[str, str]:

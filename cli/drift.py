@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(dir_okay=False, path_type=Path)
-_BUDGETS: Final = (
+BUDGETS: Final = (
     "max_drop", "max_top5_drop", "min_agreement", "max_class_drop", "max_ece_rise", "confidence",
     "looks",
 )  # fmt: skip
@@ -177,7 +177,7 @@ def command(
         from ..drift.budgets import Budgets
         from ..reports import check_report_path, write_matrix, write_report
 
-    budgets = Budgets(**{name: options.pop(name) for name in _BUDGETS})
+    budgets = Budgets(**{name: options.pop(name) for name in BUDGETS})
     budgets.check()
     for path in reports:
         check_report_path(path, judged=len(bundle) < 2 and not explain)

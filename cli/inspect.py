@@ -12,6 +12,7 @@ from .options import PERCENT
 
 if TYPE_CHECKING:
     from ..bundle.manifest import Manifest
+    from ..bundle.recipe import Recipe
 
 
 @click.command()
@@ -90,6 +91,8 @@ def _show(manifest: Manifest, sha256: str) -> None:
             f"{mended}; {len(tuning.left_float)} layers left float; {tuning.drop:.2f} points lost "
             f"on {tuning.images} images (an estimate)",
         )
+    if manifest.recipe is not None:
+        facts.add_row("recipe", _recipe_line(manifest.recipe))
     facts.add_row("golden", f"{len(manifest.golden)} samples, {manifest.golden_source}")
     facts.add_row("tools", ", ".join(f"{name} {at}" for name, at in manifest.tools.items()))
     facts.add_row("manifest", f"sha256 {sha256}")
@@ -119,6 +122,18 @@ def _show(manifest: Manifest, sha256: str) -> None:
     out.print(steps)
     total_bytes = sum(entry.size_bytes for entry in manifest.files.values())
     out.print(f"\n{len(manifest.files)} files, {human_bytes(total_bytes)} in all")
+
+
+def _recipe_line(recipe: Recipe) -> str:
+    stages = [
+        step.stage if step.points is None else f"{step.stage} {step.points.value:+.2f} points"
+        for step in recipe.steps
+    ]
+    first, last = recipe.steps[0], recipe.steps[-1]
+    text = f"{', '.join(stages)}; {first.size_bytes / last.size_bytes:.1f} times as small"
+    if last.timing is not None and last.timing.against_start is not None:
+        text += f", {last.timing.against_start.value:.2f} times as fast"
+    return text + ("" if recipe.verdict is None else f"; the gate: {recipe.verdict}")
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

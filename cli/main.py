@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "prune": "Make a trained classifier smaller or faster, and train it again.",
     "qat": "Train a classifier to be quantized: the scales learn too.",
     "distill": "Train a classifier on the answers of a better one.",
+    "recipe": "Prune, distill, qat, export and judge, as a file says; what each costs and gains.",
     "evaluate": "Say how often a model is right, where it is wrong, and how sure it is.",
     "export": "Turn a trained classifier into one bundle per target.",
     "calibrate": "Measure the ranges of a model's tensors on images, or check the images.",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..training import Settings
     from ..workflows.prune import PrunePlan, PruneResult
     from ..workflows.prune_files import StepRow
+    from ..workflows.prune_setup import PruneOptions
 
 # Of compress/, whose import brings torch.
 _METHODS: Final = ("global", "layer", "structured", "soft", "2:4")
@@ -69,10 +70,7 @@ _GENTLE: Final = 0.2
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def command(
-    model: str, until: str | None, resume: bool, dry_run: bool, out: Path, as_json: bool,
-    epochs: int, **options: Any,
-) -> None:  # fmt: skip
+def command(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Make MODEL smaller or faster, and train it again: OUT is a model with narrower layers.
 
     MODEL is what `edgecls train` takes, with --weights, or a folder that it wrote. The learning
@@ -81,26 +79,38 @@ def command(
     """
     with workstation():
         from ..workflows.prune import plan, prune
-        from ..workflows.prune_setup import PruneOptions
     from .show import TerminalProgress
 
-    train = train_options(model, out, {**options, "epochs": max(1, epochs)})
-    chosen = PruneOptions(
-        train=replace(train, settings=_gently(train.settings), resume=resume),
-        until=until, epochs=max(0, epochs),
-        **{
-            name: options[name]
-            for name in (
-                "method", "importance", "steps", "round_to", "allotment", "target", "precision",
-            )
-        },
-    )  # fmt: skip
+    chosen, until = prune_options(options), options["until"]
     progress = TerminalProgress(quiet=as_json)
     if dry_run:
         _show_plan(plan(chosen, progress), as_json)
         return
     result = prune(chosen, progress, None if as_json else _Table())
     _show_result(result, until, as_json)
+
+
+def prune_options(options: dict[str, Any]) -> PruneOptions:
+    """Return the pruning that the command's options choose.
+
+    Raises:
+        UsageError: A number is outside its range.
+    """
+    from ..workflows.prune_setup import PruneOptions
+
+    epochs = options["epochs"]
+    train = train_options(options["model"], options["out"], {**options, "epochs": max(1, epochs)})
+    return PruneOptions(
+        train=replace(train, settings=_gently(train.settings), resume=options["resume"]),
+        epochs=max(0, epochs),
+        **{
+            name: options[name]
+            for name in (
+                "until", "method", "importance", "steps", "round_to", "allotment", "target",
+                "precision",
+            )
+        },
+    )  # fmt: skip
 
 
 def _gently(settings: Settings) -> Settings:

@@ -15,10 +15,10 @@ from .options import workstation
 from .training_options import data_options, model_options, settings_options, train_options
 
 if TYPE_CHECKING:
-    from ..core.ranges import CalibrationMethod
     from ..training import Epoch, Settings
     from ..workflows.compared import Difference
     from ..workflows.qat import Judged, QatPlan, QatResult
+    from ..workflows.qat_setup import QatOptions
 
 # What has learned needs smaller steps than what has not, and codes smaller ones than numbers.
 _GENTLE: Final = 0.1
@@ -62,41 +62,53 @@ _GENTLE: Final = 0.1
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def command(
-    model: str, targets: tuple[str, ...], calib: Path | None, calib_images: int,
-    calib_table: Path | None, method: CalibrationMethod, teacher_alpha: float, temperature: float,
-    tensorboard: bool, resume: bool, dry_run: bool, out: Path, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+def command(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Train MODEL with the codes of a target: OUT is a model that export takes with its scales.
 
     MODEL is whatever `edgecls export` takes, with trained weights. The learning rate's default is a
     tenth of `edgecls train`'s. OUT needs no images to be exported: its ranges were trained.
     """
     with workstation():
-        from ..compress.distillation import Lesson
         from ..workflows.qat import plan, qat
-        from ..workflows.qat_setup import QatOptions
     from .show import TerminalProgress
 
-    train = train_options(model, out, options)
-    settings = _gently(train.settings)
-    lesson = None
-    if teacher_alpha:
-        lesson = Lesson(
-            temperature=temperature, alpha=teacher_alpha, label_smoothing=settings.label_smoothing
-        )
-    chosen = QatOptions(
-        train=replace(train, settings=settings, tensorboard=tensorboard, resume=resume),
-        targets=targets, calib=calib, calib_images=calib_images, calib_table=calib_table,
-        method=method, lesson=lesson,
-    )  # fmt: skip
+    chosen = qat_options(options)
     progress = TerminalProgress(quiet=as_json)
     if dry_run:
         _show_plan(plan(chosen, progress), as_json)
         return
     result = qat(chosen, progress, None if as_json else _show_epoch)
     if result.leads:
-        _show_result(result, out, as_json)
+        _show_result(result, chosen.train.out, as_json)
+
+
+def qat_options(options: dict[str, Any]) -> QatOptions:
+    """Return the training that the command's options choose.
+
+    Raises:
+        UsageError: A number is outside its range.
+    """
+    from ..compress.distillation import Lesson
+    from ..workflows.qat_setup import QatOptions
+
+    train = train_options(options["model"], options["out"], options)
+    settings = _gently(train.settings)
+    lesson = None
+    if options["teacher_alpha"]:
+        lesson = Lesson(
+            temperature=options["temperature"], alpha=options["teacher_alpha"],
+            label_smoothing=settings.label_smoothing,
+        )  # fmt: skip
+    return QatOptions(
+        train=replace(
+            train, settings=settings, tensorboard=options["tensorboard"], resume=options["resume"]
+        ),
+        lesson=lesson,
+        **{
+            name: options[name]
+            for name in ("targets", "calib", "calib_images", "calib_table", "method")
+        },
+    )  # fmt: skip
 
 
 def _gently(settings: Settings) -> Settings:

@@ -53,11 +53,14 @@ class OnnxRuntimeBackend(Backend):
         settings.log_severity_level = 3
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        calibrated = options.precision in CALIBRATED
+        calibrated, dynamic = options.precision in CALIBRATED, options.precision == "int8-dynamic"
         as_written = calibrated and name != "onnxruntime-cpu"
-        widened = calibrated and name == "onnxruntime-cpu" and products_saturate()
+        in_bytes = dynamic or (calibrated and name == "onnxruntime-cpu")
+        widened = in_bytes and products_saturate()
         if widened:  # weights become unsigned too: slower, and right
             settings.add_session_config_entry("session.x64quantprecision", "1")
+        if dynamic:  # unpack the weights of what computes in float once, not with every image
+            settings.add_session_config_entry("session.disable_quant_qdq", "1")
         if as_written:
             # Fused int8 kernels round elsewhere than Q/DQ says.
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

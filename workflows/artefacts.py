@@ -12,7 +12,13 @@ import numpy as np
 import onnx
 
 from ..bundle.manifest import Artefact
-from ..calibration.placement import QuantizedGraph, adopt_qdq
+from ..calibration.placement import (
+    IntegerGraph,
+    QuantizedGraph,
+    adopt_qdq,
+    integer_products,
+    place_weights,
+)
 from ..calibration.trt_cache import format_cache
 from ..core.preprocess import Preprocess
 from ..core.progress import Progress
@@ -177,15 +183,24 @@ class ArtefactBuilder:
 
     def _onnx(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
         steps: list[StepCheck] = []
-        quantized = self._quantized(target.scheme) if precision == "int8" else None
+        quantized: QuantizedGraph | IntegerGraph | None = None
+        if precision == "int8":
+            quantized = self._quantized(target.scheme)
         model = self.graph.model if quantized is None else quantized.model
         against, expected = "the float graph", self.reference
         limit = target.tolerances[precision].logits
-        if quantized is not None:
+        if precision == "int8":
             expected_q = self._simulate(model, "int8")
             steps += self._quantize_step(expected_q, target, precision)
             against, expected = "the Q/DQ graph over float32", expected_q
             limit = noise_limit(target, precision, steps)
+        if precision == "int8-dynamic":
+            simulated, made = self._dynamic_products()
+            expected = self._simulate(simulated, "int8")
+            steps.append(check_step("quantize-weights", against, self.reference, expected, None))
+            against, model = "the graph that is quantized as it runs", made.model
+            limit = noise_limit(target, precision, steps)
+            quantized = made
         # Scales of a graph that came quantized need not be FP16 numbers: its rest stays float32.
         if target.base_precision == "fp16" and precision != "fp32" and not self.graph.quantized:
             with self.stages.stage("cast to FP16"):
@@ -209,6 +224,15 @@ class ArtefactBuilder:
             left_float=() if quantized is None else quantized.left_float,
         )
         return self._made(artefact, data, logits, backend), tuple(steps)
+
+    def _dynamic_products(self) -> tuple[onnx.ModelProto, IntegerGraph]:
+        """Return the graph that says what int8-dynamic computes, and the one that ships.
+
+        Of one image: a range of a batch would make an answer depend on the images beside it.
+        """
+        with self.stages.stage("quantize"):
+            simulated = place_weights(for_one_image(self.graph.model), dynamic="products")
+            return simulated, integer_products(simulated)
 
     def _tflite(self, target: Target, precision: Precision) -> tuple[Built, tuple[StepCheck, ...]]:
         steps: list[StepCheck] = []

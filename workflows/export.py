@@ -305,7 +305,7 @@ def _with_phone(
 def _source_name(loaded: LoadedModel) -> str:
     """Return what the model was called, without the folders of this machine."""
     source = Path(loaded.source)
-    return source.name if source.is_file() else loaded.source
+    return source.name if source.exists() else loaded.source
 
 
 def _model_info(loaded: LoadedModel, graph: onnx.ModelProto) -> ModelInfo:

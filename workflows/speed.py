@@ -7,18 +7,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..core.values import Pixels
-from ..runtimes.backend import Backend
+from ..core.values import Logits, Pixels
 
 PAIRS: Final = 100
 """How many pairs of measurements make a ratio."""
 # Of one measurement, whose median it is: what the scheduler takes from single runs is left out.
 _RUNS: Final = 7
 _MISSED: Final = 0.025
+
+
+class Timed(Protocol):
+    """What answers to pixels: a backend, or a loaded bundle."""
+
+    def logits(self, pixels: Pixels, /) -> Logits:
+        """Return (N, classes) for pixels (N, H, W, C)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,7 @@ class Ratio:
     other_ms: float
 
 
-def time_ratio(one: Backend, other: Backend, pixels: Pixels, pairs: int = PAIRS) -> Ratio:
+def time_ratio(one: Timed, other: Timed, pixels: Pixels, pairs: int = PAIRS) -> Ratio:
     """Time two files side by side.
 
     They run in turn, each first as often, so that what else this machine does slows both alike, and
@@ -52,15 +59,36 @@ def time_ratio(one: Backend, other: Backend, pixels: Pixels, pairs: int = PAIRS)
         pixels: Images (N, H, W, C), uint8; each pair takes the next.
         pairs: How many.
     """
-    times = np.zeros((pairs, 2))
-    for pair in range(pairs):
-        image = pixels[pair % len(pixels)][None]
-        for side in (0, 1) if pair % 2 else (1, 0):
-            times[pair, side] = _measure((one, other)[side], image)
-    ratios = (times[:, 0] / times[:, 1]).tolist()
+    return ratio_of(*time_in_turn((one, other), pixels, pairs))
+
+
+def time_in_turn(
+    files: Sequence[Timed], pixels: Pixels, rounds: int = PAIRS
+) -> tuple[NDArray[np.float64], ...]:
+    """Time files side by side, and return the seconds of each, shape (rounds,).
+
+    Args:
+        files: Each runs once in a round, each as often in every place.
+        pixels: Images (N, H, W, C), uint8; each round takes the next.
+        rounds: How many.
+    """
+    times = np.zeros((len(files), rounds))
+    for turn in range(rounds):
+        image = pixels[turn % len(pixels)][None]
+        for place in range(len(files)):
+            file = (turn + place + 1) % len(files)
+            times[file, turn] = _measure(files[file], image)
+    return tuple(times)
+
+
+def ratio_of(one: NDArray[np.float64], other: NDArray[np.float64]) -> Ratio:
+    """Return the time of one file as a part of another's, of what ``time_in_turn`` gave."""
+    ratios = (one / other).tolist()
     low, high = median_interval(ratios)
-    ms, other_ms = (1e3 * np.median(times, axis=0)).tolist()
-    return Ratio(value=float(np.median(ratios)), low=low, high=high, ms=ms, other_ms=other_ms)
+    return Ratio(
+        value=float(np.median(ratios)), low=low, high=high, ms=1e3 * float(np.median(one)),
+        other_ms=1e3 * float(np.median(other)),
+    )  # fmt: skip
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -82,7 +110,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[skipped], ordered[count - 1 - skipped]
 
 
-def _measure(backend: Backend, pixels: Pixels) -> float:
+def _measure(backend: Timed, pixels: Pixels) -> float:
     """Return the median seconds of a few runs behind one that fills the caches again."""
     backend.logits(pixels)
     runs = []

@@ -54,7 +54,7 @@ WEIGHT_FORMS: Final[dict[Precision, WeightForm]] = {
     "int8-dynamic": WeightForm(
         step="quantize-weights",
         graph="the graph that is quantized as it runs",
-        make=partial(place_weights, dynamic=True),
+        make=partial(place_weights, dynamic="layers"),
         stored="int8",
         simulated="int8",
         exact=False,

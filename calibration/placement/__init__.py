@@ -15,6 +15,7 @@ from ...core.ranges import RangeTable
 from ...core.values import INT16_OPSET, QuantScheme
 from .full import place_full
 from .fused import place_fused
+from .integer import IntegerGraph, integer_products
 from .layers import COMPUTE, Layer, layer_name, layers_of, nodes_by_layer
 from .qdq import Qdq, constant, drop_unused, known
 from .unsigned import make_unsigned
@@ -174,4 +175,7 @@ def _reads_int8(node: ir.Node) -> bool:
     return all(p is not None and p.op_type == "DequantizeLinear" for p in producers)
 
 
-__all__ = ["Layer", "QuantizedGraph", "adopt_qdq", "layers_of", "place_qdq", "place_weights"]
+__all__ = [
+    "IntegerGraph", "Layer", "QuantizedGraph", "adopt_qdq", "integer_products", "layers_of",
+    "place_qdq", "place_weights",
+]  # fmt: skip

@@ -93,7 +93,7 @@ class Qdq:
             users = [use for use in users if use.node not in self.left]
             is_output = False
         if is_output:
-            value.name = self._unique(name, "_float") + "_float"
+            value.name = self.unique(name, "_float") + "_float"
             self._taken.discard(name)
         end = self.pair(value, params, name if is_output else f"{name}_dequantized")
         for node, index in users:
@@ -180,7 +180,7 @@ class Qdq:
         """Put a pair behind what makes a value, or before one reader; return the pair's end."""
         scale = self.scalar(params.scale, np.dtype(np.float32))
         zero_point = self.scalar(params.zero_point, params.dtype)
-        name = self._unique(name, "", "_quantized", "_quantize", "_dequantize")
+        name = self.unique(name, "", "_quantized", "_quantize", "_dequantize")
         codes = _value(f"{name}_quantized", ir.DataType.from_numpy(params.dtype), value.shape)
         end = _value(name, ir.DataType.FLOAT, value.shape)
         quantize = ir.node(
@@ -207,7 +207,7 @@ class Qdq:
         axis: int | None,
     ) -> ir.Value:
         """Return what a new DequantizeLinear of constant codes gives."""
-        name = self._unique(name, "_dequantized", "_dequantize", "_int8", "_scale", "_zero_point")
+        name = self.unique(name, "_dequantized", "_dequantize", "_int8", "_scale", "_zero_point")
         end = _value(f"{name}_dequantized", ir.DataType.FLOAT, ir.Shape(codes.shape))
         inputs = [
             self.register(f"{name}_{codes.dtype.name}", codes),
@@ -221,8 +221,8 @@ class Qdq:
         self.graph.insert_before(next(iter(self.graph)), node)
         return end
 
-    def _unique(self, name: str, *endings: str) -> str:
-        """Return ``name``, or ``name_2``, ..., with which no ending makes a name that is taken."""
+    def unique(self, name: str, *endings: str) -> str:
+        """Return ``name``, or ``name_2``, ..., whose endings make no taken name, and take them."""
         unique, count = name, 1
         while any(f"{unique}{ending}" in self._taken for ending in endings):
             count += 1
@@ -234,7 +234,7 @@ class Qdq:
         """Return a scalar constant; equal ones are one."""
         key = f"{dtype.name}_{number!r}"
         if key not in self._constants:
-            self._constants[key] = self.register(self._unique(key, ""), np.asarray(number, dtype))
+            self._constants[key] = self.register(self.unique(key, ""), np.asarray(number, dtype))
         return self._constants[key]
 
     def register(self, name: str, array: NDArray[np.generic]) -> ir.Value:

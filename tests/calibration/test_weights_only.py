@@ -77,7 +77,7 @@ def test_only_large_weights_are_quantized(model: onnx.ModelProto) -> None:
 
 
 def test_what_runs_with_int8_weights_quantizes_its_input_once(model: onnx.ModelProto) -> None:
-    placed = place_weights(model, dynamic=True)
+    placed = place_weights(model, dynamic="layers")
     operators = Counter(node.op_type for node in placed.graph.node)
 
     # Both convolutions read one; the depthwise convolution and the small layer read floats.
@@ -89,6 +89,6 @@ def test_what_runs_with_int8_weights_quantizes_its_input_once(model: onnx.ModelP
 
 def test_the_graph_is_left_as_it_is(model: onnx.ModelProto) -> None:
     before = model.SerializeToString()
-    place_weights(model, dynamic=True)
+    place_weights(model, dynamic="layers")
 
     assert model.SerializeToString() == before

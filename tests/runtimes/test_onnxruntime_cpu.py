@@ -37,7 +37,12 @@ images = np.full((1, 4, 4, 3), 255, np.uint8)
 backends = [open_backend(name, model, preprocess, Options(precision="int8"))
             for name in ("onnxruntime", "onnxruntime-cpu")]
 written, fused = (backend.logits(images).tolist() for backend in backends)
-print(json.dumps([products_saturate(), written, fused, backends[1].description.get("int8")]))
+said = [backends[1].description.get("int8")]
+for name in ("onnxruntime", "onnxruntime-cpu"):
+    dynamic = open_backend(name, open(sys.argv[3], "rb").read(), preprocess,
+                           Options(precision="int8-dynamic"))
+    said += [dynamic.logits(images).tolist(), dynamic.description.get("int8")]
+print(json.dumps([products_saturate(), written, fused, said]))
 """
 
 # Large codes on both sides: without VNNI, two such products do not fit 16 bits.
@@ -54,6 +59,35 @@ net (float[1,3,4,4] input) => (float[1,16] logits)
     logits = Flatten (sum_values)
 }
 """
+
+
+# The same where the range of the input is found as it runs.
+PRODUCT = """
+<ir_version: 10, opset_import: ["" : 20]>
+net (float[1,3,4,4] input) => (float[1,16] logits)
+{
+    row = Flatten (input)
+    codes, scale, zero = DynamicQuantizeLinear (row)
+    sums = MatMulInteger (codes, weights, zero)
+    numbers = Cast <to=1> (sums)
+    factors = Mul (scale, weight_scales)
+    logits = Mul (numbers, factors)
+}
+"""
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A product as it runs, and its weights (48, 16)."""
+    model = onnx.parser.parse_model(PRODUCT)
+    codes = np.random.default_rng(0).integers(100, 128, (48, 16)).astype(np.int8)
+    scales = np.full(16, 1 / 127, np.float32)
+    for name, array in (("weights", codes), ("weight_scales", scales)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.checker.check_model(model, full_check=True)
+    file = tmp_path / "product.onnx"
+    onnx.save(model, file)
+    return file, codes * scales
 
 
 @pytest.fixture
@@ -104,11 +138,13 @@ def test_fused_kernels_answer_as_the_graph_is_written(large: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(QEMU is None, reason="qemu-x86_64-static is not installed")
-def test_a_cpu_without_vnni_does_not_saturate(large: Path) -> None:
+def test_a_cpu_without_vnni_does_not_saturate(
+    large: Path, product: tuple[Path, np.ndarray]
+) -> None:
     """QEMU's Haswell has AVX2 only; its saturating multiplication is the real one's."""
     assert QEMU is not None
     done = subprocess.run(
-        [QEMU, os.path.realpath(sys.executable), "-c", INSIDE, PACKAGES, large],
+        [QEMU, os.path.realpath(sys.executable), "-c", INSIDE, PACKAGES, large, product[0]],
         env={**os.environ, "QEMU_CPU": "Haswell", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
@@ -116,6 +152,11 @@ def test_a_cpu_without_vnni_does_not_saturate(large: Path) -> None:
     assert done.returncode == 0, done.stderr
     saturates, written, fused, said = json.loads(done.stdout)
     assert saturates
-    assert said is not None
+    assert said[0] is not None
     assert np.abs(np.subtract(written, fused)).max() <= 0.6 * 1.001
+    # All pixels are 255, which is 3 in float and the largest code: exact but for float32.
+    expected = 3 * product[1].sum(axis=0)
+    for logits, why in (said[1:3], said[3:5]):
+        assert why is not None
+        assert np.allclose(logits, [expected], rtol=1e-5)
     assert np.max(written) > 100

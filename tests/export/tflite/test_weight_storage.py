@@ -219,7 +219,7 @@ def test_hybrid_kernels(lab, kind, kernels):
     """
     model = layer(lab, kind)
     inputs = lab.data(model) + np.float32(0.3)
-    lowered = lower(place_weights(model, dynamic=True), weights="int8")
+    lowered = lower(place_weights(model, dynamic="layers"), weights="int8")
     ((stored, quantization),) = codes_in(lowered)
     kept, scale = quantized_input(inputs, range_axes(kind, kernels))
     weights = place_weights(model)
@@ -234,7 +234,7 @@ def test_hybrid_kernels(lab, kind, kernels):
 
 def test_a_network_that_is_quantized_as_it_runs(lab):
     model = network(lab)
-    placed = place_weights(model, dynamic=True)
+    placed = place_weights(model, dynamic="layers")
     lowered = lower(placed, weights="int8")
     inputs = lab.data(model, 20)
     (exact,), (simulated,) = lab.onnx(model, inputs), lab.onnx(placed, inputs)
