@@ -110,6 +110,22 @@ def atomic_directory(path: Path, *, durable: bool = True) -> Iterator[Path]:
     _sync(path.parent)
 
 
+def remove_directory(path: Path) -> None:
+    """Remove a folder so that a kill leaves it whole or not there under its name.
+
+    What a kill leaves beside it (``.NAME.PID.*.tmp``) is removed by the next call.
+
+    Raises:
+        OSError: It could not be moved or removed.
+    """
+    path = path.absolute()
+    _remove_leftovers(path)
+    prefix = f".{path.name}.{os.getpid()}."
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=".tmp"))
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
 def _swap(new: Path, path: Path) -> None:
     """Put ``new`` under ``path`` in one step; what was there is left under ``new``'s name."""
     for _ in range(_ATTEMPTS):
