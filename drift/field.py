@@ -31,6 +31,7 @@ _CODES: Final[Shares] = (np.arange(PIXEL_BINS, dtype=np.float64) + 0.5) * (256 /
 _CONFIDENCES: Final[Shares] = (np.arange(CONFIDENCE_BINS, dtype=np.float64) + 0.5) / CONFIDENCE_BINS
 # A server's counts are read while it counts: of an image some may not be there yet.
 _UNREAD: Final = 64
+_MOST_IMAGES: Final = 1 << 53  # a float64 counts no further
 
 _Counts: TypeAlias = "tuple[int, ...]"
 
@@ -240,6 +241,11 @@ def _check_form(found: Fingerprint, name: str, channels: int, classes: int) -> N
     rows = (*found.pixel_histogram, found.confidence_histogram, found.class_counts)
     if found.images < 0 or any(min(row) < 0 for row in rows):
         raise DataError(f"the {name}'s fingerprint has a count below 0; fetch it again")
+    if found.images > _MOST_IMAGES:
+        raise DataError(
+            f"the {name}'s fingerprint: expected {_MOST_IMAGES} images at most, found "
+            f"{found.images}; fetch it again"
+        )
     slack = _UNREAD + found.images // 100
     for what, row in zip(("confidences", "answers"), rows[-2:], strict=True):
         if abs(sum(row) - found.images) > slack:

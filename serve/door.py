@@ -51,12 +51,14 @@ class Door:
         self._count(0)
         self._watch()
 
-    def close(self) -> None:
-        """Take no more."""
+    async def close(self) -> None:
+        """Take no more; those that were taken have their protocol then."""
         self._loop.remove_reader(self._listener)
         if self._waiting is not None:
             self._waiting.cancel()
         self._listener.close()
+        if self._entering:
+            await asyncio.wait(self._entering)
 
     def leave(self) -> None:
         """Take note that a connection ended."""
@@ -106,8 +108,12 @@ class Door:
         task.add_done_callback(self._entering.discard)
 
     async def _enter(self, found: socket.socket) -> None:
-        found.setblocking(False)
-        await self._loop.connect_accepted_socket(self._protocol, found)
+        try:
+            found.setblocking(False)
+            await self._loop.connect_accepted_socket(self._protocol, found)
+        except OSError:  # no memory is left for it; no protocol will say that it ended
+            found.close()
+            self.leave()
 
     def _count(self, change: int) -> None:
         self._inside += change

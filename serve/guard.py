@@ -61,12 +61,20 @@ class Guard:
             await self._app(scope, receive, send)
             return
         status = 0  # of an answer that was begun
+        asks_first = False  # and was not told to send its body
+
+        async def hear() -> Message:
+            nonlocal asks_first
+            asks_first = False
+            return await receive()
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = {**_HEADERS, **dict(message.get("headers", ()))}
+                if asks_first:  # what it sends next may be the body, or another request
+                    headers[b"connection"] = b"close"
                 message = {**message, "headers": list(headers.items())}
             await send(message)
 
@@ -74,9 +82,10 @@ class Guard:
         path = scope["path"]
         try:
             headers: dict[bytes, bytes] = dict(scope["headers"])
+            asks_first = b"expect" in headers
             self._check_key(path, headers)
             self._check_sender(scope["method"], headers)
-            await self._app(scope, receive, answer)
+            await self._app(scope, hear, answer)
         except EdgeclsError as error:
             await send_error(answer, path, answer_to(error, path))
         except Exception:

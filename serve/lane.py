@@ -38,6 +38,10 @@ class Job(ABC):
     waiting_since: float = 0.0
 
     @abstractmethod
+    def most(self, max_batch: int) -> int:
+        """Return how many jobs like this one run together, of the ``max_batch`` allowed."""
+
+    @abstractmethod
     def joins(self, first: Job) -> bool:
         """Whether it can run in one batch with another."""
 
@@ -56,6 +60,10 @@ class ImageJob(Job):
     topk: int
     codes: Sequence[int]
 
+    def most(self, max_batch: int) -> int:
+        """Return as many as the model takes."""
+        return min(max_batch, self.model.predictor.max_batch or max_batch)
+
     def joins(self, first: Job) -> bool:
         """Whether both are images for the same model."""
         return isinstance(first, ImageJob) and first.model is self.model
@@ -67,8 +75,13 @@ class TensorJob(Job):
 
     tensor: Tensor
 
+    def most(self, max_batch: int) -> int:
+        """Return 1: several requests' tensors are not mixed, and none waits for images."""
+        del max_batch
+        return 1
+
     def joins(self, first: Job) -> bool:
-        """Whether it is the other one: several requests' tensors are not mixed."""
+        """Whether it is the other one."""
         return first is self
 
 
@@ -134,8 +147,13 @@ class Lane:
                 live.append(job)
             else:
                 job.answer.set_exception(TimeoutError())
-        if live:
-            self._run(live)
+        try:
+            if live:
+                self._run(live)
+        except Exception as error:  # whatever it is, it is the answer to these, and no more
+            for job in live:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
         for job in batch:
             job.model.release()
 
@@ -147,7 +165,7 @@ class Lane:
                 return []
             first = self._jobs.popleft()
             batch = [first]
-            most = min(self._max_batch, first.model.predictor.max_batch or self._max_batch)
+            most = first.most(self._max_batch)
             until = time.monotonic() + self._max_wait_s
             while len(batch) < most:
                 if self._jobs:
@@ -163,18 +181,13 @@ class Lane:
     def _run(self, batch: Sequence[Job]) -> None:
         start = time.perf_counter()
         first = batch[0]
-        try:
-            if isinstance(first, TensorJob):
-                found = first.model.predictor.logits_of_tensor(first.tensor)
-                images = len(first.tensor)
-            else:
-                pixels = np.stack([job.image.pixels for job in batch if isinstance(job, ImageJob)])
-                found = first.model.predictor.logits(pixels)
-                images = len(batch)
-        except Exception as error:  # whatever a runtime raises is the answer to these, and no more
-            for job in batch:
-                job.answer.set_exception(error)
-            return
+        if isinstance(first, TensorJob):
+            found = first.model.predictor.logits_of_tensor(first.tensor)
+            images = len(first.tensor)
+        else:
+            pixels = np.stack([job.image.pixels for job in batch if isinstance(job, ImageJob)])
+            found = first.model.predictor.logits(pixels)
+            images = len(batch)
         each_s = (time.perf_counter() - start) / max(images, 1)
         self._counts.observe_batch(images)
         if isinstance(first, TensorJob):

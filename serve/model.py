@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ..core.errors import CheckFailedError, UsageError
 from ..runtimes import Predictor
 from ..runtimes.verify import Verification, verify
 from .counts import MAX_CLASSES
+
+_LOG: Final = logging.getLogger("edgecls.serve")
 
 Open: TypeAlias = "Callable[[], Predictor]"
 """Loads the bundle afresh, from the same place in the same way."""
@@ -45,12 +48,18 @@ class Model:
             self._users += 1
 
     def release(self) -> None:
-        """Give back a use; the last one closes the predictor."""
+        """Give back a use; the last one closes the predictor.
+
+        What goes wrong then is logged: it is no fault of the image that happens to be the last.
+        """
         with self._lock:
             self._users -= 1
             last = self._users == 0
         if last:
-            self.predictor.close()
+            try:
+                self.predictor.close()
+            except Exception:
+                _LOG.exception("a model could not be closed")
 
 
 def open_model(opened: Open) -> Model:

@@ -210,7 +210,10 @@ class Supervisor:
                 os.kill(worker.process.pid, signal.SIGHUP)
 
     def _readied(self, number: int) -> None:
-        self._workers[number].ready = True
+        worker = self._workers.get(number)
+        if worker is None:  # it ended since
+            return
+        worker.ready = True
         self._renew()
         if not self._announced and all(worker.ready for worker in self._workers.values()):
             self._announced = True

@@ -123,7 +123,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, and answer what came."""
         del sockets
-        self._door.close()
+        await self._door.close()
         await super().shutdown(sockets=[])
 
     def handle_exit(self, sig: int, frame: object) -> None:

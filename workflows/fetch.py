@@ -16,8 +16,8 @@ _CHUNK: Final = 1 << 16
 
 
 def is_url(text: str) -> bool:
-    """Whether it is a server's address, and no file."""
-    return text.lower().startswith(("http://", "https://"))
+    """Whether it is an address, be it of another kind than a server's, and no file."""
+    return "://" in text
 
 
 def fetch(url: str, *, path: str, most_bytes: int, timeout_s: float) -> bytes:
@@ -75,10 +75,16 @@ def _address(url: str, path: str) -> str:
     try:
         parts = urlsplit(url)
         named = parts.hostname is not None and parts.port != 0  # reading the port checks it
+        (parts.hostname or "").encode("idna")  # as connecting does, which checks the name
     except ValueError:
         named = False
-    if not named or parts.username is not None or any(ord(letter) <= 32 for letter in url):
-        raise UsageError(f"expected an address as http://HOST:PORT, found {url!r}")
+    if (
+        not named
+        or parts.scheme not in {"http", "https"}
+        or parts.username is not None
+        or any(not 32 < ord(letter) < 127 for letter in url)
+    ):
+        raise UsageError(f"expected an address as http://HOST:PORT in ASCII, found {url!r}")
     asked = parts.path if parts.path.strip("/") else path
     return urlunsplit((parts.scheme, parts.netloc, asked, parts.query, ""))
 

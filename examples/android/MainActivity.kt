@@ -59,7 +59,7 @@ class MainActivity : ComponentActivity() {
             classifier.classify(upright(uri)).joinToString("\n") {
                 "%5.1f %%  %s".format(100 * it.probability, it.label)
             }
-        } catch (error: IOException) {
+        } catch (error: Exception) {  // also what a provider of photos throws
             "This image cannot be read: ${error.message}"
         }
         runOnUiThread { answers.text = text }

@@ -19,6 +19,8 @@ import pytest
 import yaml
 
 from edgecls.cli.serve import command as serve_command
+from edgecls.serve.settings import Settings, shutdown_s
+from edgecls.serve.supervisor import _HANGS_S
 from edgecls.targets import TARGETS
 
 from ..runtimes.conftest import (  # noqa: F401
@@ -148,6 +150,12 @@ def test_compose_takes_all_rights_away(target: str) -> None:
     cache = "/cache" if target in GPU else "/tmp/edgecls"
     assert environment["EDGECLS_CACHE"] == cache
     assert ("engines:/cache" in service["volumes"]) == (target in GPU)
+
+
+def test_the_server_ends_before_it_is_killed() -> None:
+    for service in COMPOSE["services"].values():
+        grace = service["stop_grace_period"].removesuffix("s")
+        assert int(grace) > shutdown_s(Settings()) + _HANGS_S
 
 
 @each_target

@@ -212,6 +212,15 @@ def test_a_statistics_share_of_the_risk() -> None:
         ({"class_counts": (0,) * 10}, "counts 0 answers of 300 images"),
         ({"confidence_histogram": (900, *(0,) * 19)}, "counts 900 confidences"),
         ({"pixel_histogram": ((0,) * 32,)}, "pixels in the channels"),
+        (
+            {
+                "images": 1 << 63,
+                "pixel_histogram": ((1 << 63, *(0,) * 31),),
+                "confidence_histogram": (1 << 63, *(0,) * 19),
+                "class_counts": (1 << 63, *(0,) * 9),
+            },
+            "images at most, found 9223372036854775808",
+        ),
     ],
 )
 def test_counts_that_cannot_be_are_refused(changes: dict[str, Any], said: str) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import socket
 from collections.abc import Awaitable, Callable
+
+import pytest
 
 from edgecls.serve.counts import Counts
 from edgecls.serve.door import Door
@@ -60,8 +63,6 @@ class Port:
     def close(self) -> None:
         for each in [*self._clients, self.listener]:
             each.close()
-        for door in self.doors:
-            door.close()
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -78,6 +79,8 @@ def run(port: Port, body: Callable[[], Awaitable[None]]) -> None:
             await body()
         finally:
             port.close()
+            for door in port.doors:
+                await door.close()
             await asyncio.sleep(0)
 
     asyncio.run(whole())
@@ -151,5 +154,47 @@ def test_above_its_limit_it_says_so() -> None:
         clients[2].setblocking(False)
         found = await asyncio.get_running_loop().sock_recv(clients[2], 100)
         assert found.startswith(b"HTTP/1.1 503 ")
+
+    run(shared, body)
+
+
+def test_what_was_taken_is_there_before_the_end() -> None:
+    """Whoever ends the connections must see it: it would be kept alive until the time is over."""
+    shared = Port(1)
+    made = 0
+
+    class Counted(Held):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            nonlocal made
+            made += 1
+
+    async def body() -> None:
+        door = Door(shared.listener.dup(), shared.counts[0])
+        door.open(lambda: Counted(door))
+        shared.connect(1)
+        door._look()
+        await door.close()
+        assert made == 1
+
+    run(shared, body)
+
+
+def test_a_connection_that_cannot_be_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Port(1)
+
+    async def body() -> None:
+        door = shared.open(0)
+
+        async def fails(*_: object) -> None:
+            raise OSError(errno.ENOMEM, "no memory")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "connect_accepted_socket", fails)
+            (client,) = shared.connect(1)
+            client.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+        assert door._inside == 0
+        shared.connect(1)
+        await until(lambda: door._inside == 1)
 
     run(shared, body)

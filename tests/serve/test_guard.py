@@ -259,3 +259,19 @@ def test_a_taken_port_says_what_to_do() -> None:
     if os.geteuid() != 0:
         with pytest.raises(UsageError, match="cannot listen"):
             listen("127.0.0.1", 1)
+
+
+def test_who_was_not_told_to_send_its_body_is_sent_away(serve: Serve, pi_bundle: Path) -> None:
+    """A proxy that kept the connection would lose another's request: it would be the body."""
+    server = serve(pi_bundle, max_upload_bytes=100_000)
+    asks = {"content-type": "image/png", "expect": "100-continue"}
+    long = {**asks, "content-length": "99999999"}
+
+    refused = server.post("/v1/predict", content=b"", headers=long)
+    found = server.post("/v1/predict", content=encoded(photo()), headers=asks)
+
+    assert refused.status_code == 413
+    assert refused.headers["connection"] == "close"
+    assert server.post("/v1/nothing", headers=asks).headers["connection"] == "close"
+    assert found.status_code == 200
+    assert "connection" not in found.headers

@@ -15,13 +15,14 @@ import pytest
 
 from edgecls.runtimes import Predictor, load
 from edgecls.runtimes.prediction import Prediction
+from edgecls.runtimes.preprocess import to_pixels
 from edgecls.serve.counts import Counts
 from edgecls.serve.errors import RequestError
 from edgecls.serve.model import open_model
 from edgecls.serve.service import Service, Upload
 from edgecls.serve.settings import Settings
 
-from ..runtimes.conftest import encoded, photo
+from ..runtimes.conftest import PREPROCESS, encoded, photo
 from .conftest import Serve
 
 
@@ -229,3 +230,64 @@ def test_more_than_the_queue_holds_is_refused(pi_bundle: Path) -> None:
     service.close()
 
     assert refused.value.status == 503
+
+
+@pytest.mark.parametrize("where", ["observe_batch", "observe_seconds"])
+def test_a_fault_behind_the_model_stops_nothing_else(
+    serve: Serve, pi_bundle: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Nobody would run the model any more: every later image would be late."""
+    server = serve(pi_bundle, timeout_s=3)
+
+    def broken(*_: object) -> None:
+        raise ValueError("a count that cannot be")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Counts, where, broken)
+        answer = post(server)
+    until(lambda: server.service._taken == 0)
+
+    assert answer.status_code == 500
+    assert post(server).status_code == 200
+
+
+def test_too_few_logits_are_a_fault_of_those_images_only(
+    serve: Serve, jetson_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(jetson_bundle, backend="onnxruntime", timeout_s=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "logits", lambda *_: np.zeros((0, 5), np.float32))
+        assert post(server).status_code == 500
+
+    assert post(server).status_code == 200
+
+
+def test_tensors_do_not_wait_for_images(jetson_bundle: Path) -> None:
+    opened = open_model(lambda: load(jetson_bundle, backend="onnxruntime"))
+    service = Service(opened, Settings(max_wait_ms=5000, timeout_s=2), Counts(1))
+    service._lane.expect(1)  # an image is on its way, and takes long
+    pixels = np.stack([to_pixels(encoded(photo(index)), PREPROCESS) for index in range(2)])
+    expected = opened.predictor.logits(pixels)
+
+    found = asyncio.run(service.logits(PREPROCESS.normalize(pixels)))  # 503 "timeout" if it waits
+    service._lane.miss()
+    service.close()
+
+    assert np.array_equal(found, expected)
+
+
+def test_a_model_that_does_not_close_stops_nothing_else(
+    serve: Serve, pi_bundle: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate, caplog: Any
+) -> None:
+    server = serve(pi_bundle, timeout_s=3)
+    with ThreadPoolExecutor(2) as pool, monkeypatch.context() as patch:
+        patch.setattr(Predictor, "close", lambda _: (_ for _ in ()).throw(OSError("it is gone")))
+        first = pool.submit(post, server)
+        gate.entered.acquire()
+        server.portal.call(server.service.reload, lambda: load(pi_bundle))
+        gate.open.set()  # the last that uses the old model is answered now
+        assert first.result().status_code == 200
+        until(lambda: server.service._taken == 0)
+        assert post(server).status_code == 200
+
+    assert "it is gone" in caplog.text

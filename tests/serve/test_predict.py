@@ -271,3 +271,35 @@ def test_the_orientation_of_a_camera_is_applied(serve: Serve, pi_bundle: Path) -
     plain = server.post("/v1/predict", **as_raw(png(upright))).json()["predictions"][0]
 
     assert turned["topk"] == plain["topk"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (encoded(photo()), {"content-type": "image/png"}),
+        (b"no image", {"content-type": "image/png"}),
+        (b"{}", {"content-type": "application/json"}),
+        (b"x", {"content-type": "text/plain"}),
+        (b"x" * 200_000, {"content-type": "image/png"}),
+        (b"", {"content-type": "multipart/form-data"}),
+        (b"x", {"content-type": "image/png", "x-api-key": "another"}),
+        (b"x", {"content-type": "image/png", "expect": "100-continue"}),
+    ],
+)
+def test_with_a_query_and_without_it_is_answered_alike(
+    serve: Serve, pi_bundle: Path, body: bytes, headers: dict[str, str]
+) -> None:
+    """Without one FastAPI is not asked."""
+    server = serve(pi_bundle, api_key="0123456789abcdef", max_upload_bytes=100_000)
+    sent = {"x-api-key": "0123456789abcdef", **headers}
+    found = [
+        server.post(path, content=body, headers=sent)
+        for path in ("/v1/predict", "/v1/predict?topk=5", "/v1/%70redict")
+    ]
+
+    assert len({answer.status_code for answer in found}) == 1
+    assert len({frozenset({*answer.headers} - {"content-length"}) for answer in found}) == 1
+    if found[0].status_code != 200:
+        assert len({answer.content for answer in found}) == 1
+    counted = server.service.counts.total("requests")
+    assert sorted(counted)[-1] == 3  # under one path with one status

@@ -24,6 +24,9 @@ class Process:
     def is_alive(self) -> bool:
         return self.exitcode is None
 
+    def join(self) -> None:
+        pass
+
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
@@ -93,3 +96,15 @@ def test_a_worker_that_starts_meanwhile_is_told_when_it_is_ready(
     supervisor._readied(1)
     supervisor._readied(1)
     assert told == [1, 2]
+
+
+def test_a_worker_that_ended_since_it_was_ready_is_none(
+    supervisor: Supervisor, forked: list[Process]
+) -> None:
+    supervisor._stopping = True
+    forked[0].exitcode = 0
+    supervisor._bury()
+
+    supervisor._readied(0)
+
+    assert list(supervisor._workers) == [1]

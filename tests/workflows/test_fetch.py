@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from edgecls.core.errors import BadInputError, DeviceError, UsageError
-from edgecls.workflows.fetch import fetch
+from edgecls.workflows.fetch import fetch, is_url
 
 KEY = "0123456789abcdef"
 
@@ -109,8 +109,14 @@ def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://", "http://:80", "http://h:notaport", "http://u:p@h", "http://h/a b"]
-)
+    "url",
+    [
+        "http://", "http://:80", "http://h:notaport", "http://u:p@h", "http://h/a b",
+        "http://a..b:80", "http://" + "a" * 70, "http://\u20ac.example", "http://h/\u00fc",
+        "ftp://h", "file:///etc/passwd", "://h",
+    ],
+)  # fmt: skip
 def test_no_address(url: str) -> None:
+    assert is_url(url)  # and no file of this name
     with pytest.raises(UsageError, match="http://HOST:PORT"):
         get(url)
