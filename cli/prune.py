@@ -12,10 +12,15 @@ from ..core.values import Precision
 from ..targets import TARGETS
 from .config import config_option
 from .options import workstation
-from .training_options import data_options, model_options, settings_options, train_options
+from .training_options import (
+    data_options,
+    gently,
+    model_options,
+    settings_options,
+    train_options,
+)
 
 if TYPE_CHECKING:
-    from ..training import Settings
     from ..workflows.prune import PrunePlan, PruneResult
     from ..workflows.prune_files import StepRow
     from ..workflows.prune_setup import PruneOptions
@@ -101,7 +106,7 @@ def prune_options(options: dict[str, Any]) -> PruneOptions:
     epochs = options["epochs"]
     train = train_options(options["model"], options["out"], {**options, "epochs": max(1, epochs)})
     return PruneOptions(
-        train=replace(train, settings=_gently(train.settings), resume=options["resume"]),
+        train=replace(train, settings=gently(train.settings, _GENTLE), resume=options["resume"]),
         epochs=max(0, epochs),
         **{
             name: options[name]
@@ -111,14 +116,6 @@ def prune_options(options: dict[str, Any]) -> PruneOptions:
             )
         },
     )  # fmt: skip
-
-
-def _gently(settings: Settings) -> Settings:
-    import msgspec
-
-    if settings.learning_rate is not None:
-        return settings
-    return msgspec.structs.replace(settings, learning_rate=_GENTLE * settings.peak)
 
 
 def _show_plan(plan: PrunePlan, as_json: bool) -> None:

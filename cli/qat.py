@@ -12,10 +12,16 @@ from ..core.ranges import METHODS
 from ..targets import TARGETS
 from .config import config_option
 from .options import workstation
-from .training_options import data_options, model_options, settings_options, train_options
+from .training_options import (
+    data_options,
+    gently,
+    model_options,
+    settings_options,
+    train_options,
+)
 
 if TYPE_CHECKING:
-    from ..training import Epoch, Settings
+    from ..training import Epoch
     from ..workflows.compared import Difference
     from ..workflows.qat import Judged, QatPlan, QatResult
     from ..workflows.qat_setup import QatOptions
@@ -92,7 +98,7 @@ def qat_options(options: dict[str, Any]) -> QatOptions:
     from ..workflows.qat_setup import QatOptions
 
     train = train_options(options["model"], options["out"], options)
-    settings = _gently(train.settings)
+    settings = gently(train.settings, _GENTLE)
     lesson = None
     if options["teacher_alpha"]:
         lesson = Lesson(
@@ -109,14 +115,6 @@ def qat_options(options: dict[str, Any]) -> QatOptions:
             for name in ("targets", "calib", "calib_images", "calib_table", "method")
         },
     )  # fmt: skip
-
-
-def _gently(settings: Settings) -> Settings:
-    import msgspec
-
-    if settings.learning_rate is not None:
-        return settings
-    return msgspec.structs.replace(settings, learning_rate=_GENTLE * settings.peak)
 
 
 def _show_plan(plan: QatPlan, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from ..training import Settings
     from ..workflows.train import TrainOptions
     from ..workflows.training_data import DataChoice
 
@@ -114,6 +115,15 @@ def train_options(model: str, out: Path, options: dict[str, Any]) -> TrainOption
         settings=Settings(**{name: options[name] for name in Settings.__struct_fields__}),
         **{name: options[name] for name in _STARTS},
     )  # fmt: skip
+
+
+def gently(settings: Settings, share: float) -> Settings:
+    """Return settings whose learning rate, where none was given, is a share of the default."""
+    import msgspec
+
+    if settings.learning_rate is not None:
+        return settings
+    return msgspec.structs.replace(settings, learning_rate=share * settings.peak)
 
 
 def _data_choice(options: dict[str, Any]) -> DataChoice:

@@ -74,8 +74,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say which it is
         raise
 
 
@@ -108,6 +110,22 @@ def atomic_directory(path: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync(path.parent)
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a folder so that a kill leaves it whole or not there under its name.
+
+    What a kill leaves beside it (``.NAME.PID.*.tmp``) is removed by the next call.
+
+    Raises:
+        OSError: It could not be moved or removed.
+    """
+    path = path.absolute()
+    _remove_leftovers(path)
+    prefix = f".{path.name}.{os.getpid()}."
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=".tmp"))
+    path.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _swap(new: Path, path: Path) -> None:

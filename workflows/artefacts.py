@@ -249,7 +249,8 @@ class ArtefactBuilder:
         if form is not None:
             if not self.graph.quantized:
                 with self.stages.stage("quantize"):
-                    model = form.make(model)
+                    # Of one image, as the file is: a range of a batch would be another.
+                    model = form.make(for_one_image(model))
             expected = self._simulate(model, form.simulated)
             steps.append(check_step(form.step, against, self.reference, expected, None))
             against = form.graph

@@ -122,6 +122,23 @@ class DistillPlan:
     control: bool
 
 
+def check_distill(options: DistillOptions) -> None:
+    """Refuse what does not go together, whatever the models.
+
+    Raises:
+        UsageError: Something does not.
+    """
+    if options.train.data.augment.mixes:
+        raise UsageError(
+            "--mixup and --cutmix mix images that are normalised already, and their labels: a "
+            "teacher's answers do not mix so; leave them out"
+        )
+    if options.lesson.hints and options.sees == "plain":
+        raise UsageError(
+            "--hint compares the features of one image: it goes with --teacher-sees same"
+        )
+
+
 def plan(options: DistillOptions, progress: Progress) -> DistillPlan:
     """Return what a distillation would do; nothing is written.
 
@@ -208,6 +225,7 @@ def _check_out(options: DistillOptions) -> tuple[bool, bool]:
     Raises:
         UsageError: A folder holds something that would be lost.
     """
+    check_distill(options)
     student = check_training_out(options.train)
     return student, options.control and check_training_out(_alone(options.train))
 
@@ -309,15 +327,6 @@ def _opened(
         EdgeclsError: The teacher cannot be used.
     """
     data, lesson = ready.data, options.lesson
-    if data.augment.mixes:
-        raise UsageError(
-            "--mixup and --cutmix mix images that are normalised already, and their labels: a "
-            "teacher's answers do not mix so; leave them out"
-        )
-    if lesson.hints and options.sees == "plain":
-        raise UsageError(
-            "--hint compares the features of one image: it goes with --teacher-sees same"
-        )
     mine, theirs = (tuple(pair[side] for pair in lesson.hints) for side in (0, 1))
     with contextlib.ExitStack() as stack:
         pool = ThreadPoolExecutor(data.workers, thread_name_prefix="edgecls-teach")

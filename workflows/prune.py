@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +20,20 @@ from ..compress.groups import find_groups
 from ..compress.method import CHANNELS, Method
 from ..compress.sparsity import nonzero
 from ..core.errors import ModelError
-from ..core.files import atomic_directory, sha256_file, write_atomic
+from ..core.files import atomic_directory, remove_directory, sha256_file, write_atomic
 from ..core.progress import Progress, Quiet
 from ..drift.proportion import wilson
 from ..models import load_model
 from ..models.head import freeze
 from ..models.load import build
-from ..models.trained import RECORD, WEIGHTS, PruningRecord, TrainingRecord, write_record
+from ..models.trained import (
+    RECORD,
+    WEIGHTS,
+    PruningRecord,
+    TrainingRecord,
+    read_record,
+    write_record,
+)
 from ..models.widths import widths_of
 from ..targets import get_target
 from ..training import Epoch, evaluate, save_weights
@@ -48,7 +55,7 @@ from .prune_files import (
     steps_csv,
     write_state,
 )
-from .prune_plan import Decided, Planner, cost_of
+from .prune_plan import Chosen, Decided, Planner, cost_of
 from .prune_setup import PruneOptions, Ready, check_out, failing_folder, opened, work_folder
 from .speed import PAIRS, time_ratio
 from .train import fit
@@ -123,9 +130,9 @@ def prune(
 ) -> PruneResult:
     """Prune and train until the goal is reached, and write OUT: a model as ``train`` writes one.
 
-    OUT gets model.safetensors, train.json, steps.csv, metrics.csv and pruning.png; a goal that was
-    missed leaves them under OUT.failing. While it runs, all is kept under OUT.work, from which it
-    goes on after a kill.
+    OUT gets model.safetensors, train.json, steps.csv, metrics.csv, pruning.png and state.json; a
+    goal that was missed leaves them under OUT.failing. While it runs, all is kept under OUT.work,
+    from which it goes on after a kill; to go on with what has ended returns what it left.
 
     Raises:
         EdgeclsError: With the cause's exit code; what was done is kept.
@@ -134,6 +141,9 @@ def prune(
     check_plot()
     check_out(options)
     with opened(options, progress) as ready, contextlib.ExitStack() as stack:
+        ended = _ended(ready)
+        if ended is not None:
+            return ended
         run = _Run(ready, on_step)
         chosen = ready.chosen
         must_run = chosen.goal is not None and chosen.goal.quantity == "latency"
@@ -357,7 +367,7 @@ class _Run:
     def _finish(self, record: TrainingRecord) -> PruneResult:
         """Put the result under its name, and take the work away."""
         rows, out = self.state.rows, self.ready.options.train.out
-        missed = self._missed()
+        missed = _missed(self.ready.chosen, rows)
         if missed is not None:
             out = failing_folder(out)
         folders = [self.work / f"step-{step}" for step in range(1, len(rows))]
@@ -369,27 +379,48 @@ class _Run:
             if metrics:
                 (temporary / METRICS).write_bytes(metrics)
             plot(rows, temporary / PLOT)
-        shutil.rmtree(self.work)
+            write_state(self.state, temporary / STATE)
+        remove_directory(self.work)
         return PruneResult(out=out, rows=rows, reached=missed is None, missed=missed, record=record)
 
-    def _missed(self) -> str | None:
-        """Return what was found in place of the goal; None where it is reached."""
-        goal = self.ready.chosen.goal
-        if goal is None:
+
+def _ended(ready: Ready) -> PruneResult | None:
+    """Return what the same pruning left when it ended; None where it did not, or goes on."""
+    out = ready.options.train.out
+    if not ready.options.train.resume or (work_folder(out) / STATE).exists():
+        return None
+    mine = msgspec.json.decode(msgspec.json.encode(ready.identity))
+    for folder in (out, failing_folder(out)):
+        if not (folder / STATE).exists():
+            continue
+        state = read_state(folder / STATE)
+        if folder == out:  # what failed may be replaced
+            check_identity(folder / STATE, mine, state.identity)
+        if state.identity == mine:
+            missed = _missed(ready.chosen, state.rows)
+            return PruneResult(
+                out=folder, rows=state.rows, reached=missed is None, missed=missed,
+                record=read_record(folder),
+            )  # fmt: skip
+    return None
+
+
+def _missed(chosen: Chosen, rows: Sequence[StepRow]) -> str | None:
+    """Return what was found in place of the goal; None where it is reached."""
+    goal = chosen.goal
+    if goal is None:
+        return None
+    first, last = rows[0], rows[-1]
+    if goal.quantity == "latency":
+        assert last.speedup is not None
+        assert last.speedup_low is not None
+        if 1 / last.speedup_low <= goal.limit(1.0):
             return None
-        first, last = self.state.rows[0], self.state.rows[-1]
-        if goal.quantity == "latency":
-            assert last.speedup is not None
-            assert last.speedup_low is not None
-            if 1 / last.speedup_low <= goal.limit(1.0):
-                return None
-            return (
-                f"{1 / last.speedup:.2f}x, at most {1 / last.speedup_low:.2f}x with 95 % confidence"
-            )
-        counts = "parameters" if self.ready.options.method in CHANNELS else "nonzero"
-        name = {"params": counts, "macs": "macs", "size": "size_bytes"}[goal.quantity]
-        found, limit = getattr(last, name), goal.limit(getattr(first, name))
-        return None if found <= limit else f"{found:,} with a limit of {limit:,.0f}"
+        return f"{1 / last.speedup:.2f}x, at most {1 / last.speedup_low:.2f}x with 95 % confidence"
+    counts = "parameters" if chosen.method in CHANNELS else "nonzero"
+    name = {"params": counts, "macs": "macs", "size": "size_bytes"}[goal.quantity]
+    found, limit = getattr(last, name), goal.limit(getattr(first, name))
+    return None if found <= limit else f"{found:,} with a limit of {limit:,.0f}"
 
 
 def _nothing(history: tuple[Epoch, ...]) -> None:

@@ -102,12 +102,11 @@ class Ready:
         return itertools.islice(loader, _BATCHES)  # type: ignore[arg-type]
 
 
-@contextlib.contextmanager
-def opened(options: PruneOptions, progress: Progress) -> Iterator[Ready]:
-    """Check the options, and open the model and its data.
+def check_prune(options: PruneOptions) -> Chosen:
+    """Return what was asked for.
 
     Raises:
-        EdgeclsError: Something cannot be used, or not together.
+        UsageError: It cannot be had, whatever the model.
     """
     chosen = Chosen(
         method=options.method,
@@ -124,6 +123,17 @@ def opened(options: PruneOptions, progress: Progress) -> Iterator[Ready]:
             "leave --ema out"
         )
     check_precision((get_target(options.target),), options.precision)
+    return chosen
+
+
+@contextlib.contextmanager
+def opened(options: PruneOptions, progress: Progress) -> Iterator[Ready]:
+    """Check the options, and open the model and its data.
+
+    Raises:
+        EdgeclsError: Something cannot be used, or not together.
+    """
+    chosen = check_prune(options)
     with process_group(options.train.device) as group, torch_threads(options.train.threads):
         if group.world > 1:
             raise UsageError("prune runs in one process; leave torchrun out")
@@ -161,7 +171,8 @@ def check_out(options: PruneOptions) -> None:
         )
     if work.exists() and not begun and any(work.iterdir()):
         raise UsageError(f"{work} is no pruning's work and would be lost; give another -o")
-    if out.exists() and not begun and not (out.is_dir() and not any(out.iterdir())):
+    ended = options.train.resume and (out / STATE).exists()
+    if out.exists() and not (begun or ended) and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out} exists and would be lost; give another -o")
     if failing.exists() and not (failing / STEPS).exists():
         raise UsageError(f"{failing} is no pruning's result and would be lost; give another -o")

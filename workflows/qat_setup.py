@@ -99,6 +99,27 @@ class QatReady:
         }
 
 
+def check_qat(options: QatOptions) -> tuple[Target, ...]:
+    """Return the targets, each once.
+
+    Raises:
+        UsageError: The options contradict each other, whatever the model.
+    """
+    targets = tuple(get_target(name) for name in dict.fromkeys(options.targets))
+    if not targets:
+        raise UsageError("no target; give --target at least once")
+    if options.train.freeze is not None:
+        raise UsageError("--freeze names layers of a torch model, which are folded here")
+    if options.calib is not None and options.calib_table is not None:
+        raise UsageError("--calib and --calib-table both give the first ranges; leave one out")
+    if options.calib_images < 1:
+        raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
+    for target in targets:
+        if "int8" not in target.precisions:
+            raise UsageError(f"{target.name} does not run int8")
+    return targets
+
+
 def prepare_qat(options: QatOptions, group: Group, progress: Progress) -> QatReady:
     """Load the model, make the graph that ships, find its ranges and put the scales in.
 
@@ -109,8 +130,7 @@ def prepare_qat(options: QatOptions, group: Group, progress: Progress) -> QatRea
     # Sixteen bits of mantissa do not hold the codes of eight and their rounding.
     settings = msgspec.structs.replace(options.train.settings, amp=False)
     train = replace(options.train, settings=settings)
-    targets = tuple(get_target(name) for name in dict.fromkeys(options.targets))
-    _check(options, targets)
+    targets = check_qat(options)
     opened = open_data(train.data, settings.seed, progress)
     loaded = _load(train, opened.train, progress)
     given = resolve_preprocess(train.preprocess) if train.preprocess else None
@@ -175,20 +195,6 @@ def observed(
         graph.model, tensors(), sketch, preprocess=preprocess, size=size, method=options.method,
         seed=seed,
     )  # fmt: skip
-
-
-def _check(options: QatOptions, targets: tuple[Target, ...]) -> None:
-    if not targets:
-        raise UsageError("no target; give --target at least once")
-    if options.train.freeze is not None:
-        raise UsageError("--freeze names layers of a torch model, which are folded here")
-    if options.calib is not None and options.calib_table is not None:
-        raise UsageError("--calib and --calib-table both give the first ranges; leave one out")
-    if options.calib_images < 1:
-        raise UsageError(f"--calib-images must be 1 or more, found {options.calib_images}")
-    for target in targets:
-        if "int8" not in target.precisions:
-            raise UsageError(f"{target.name} does not run int8")
 
 
 def _load(train: TrainOptions, images: Dataset, progress: Progress) -> LoadedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,7 @@ def test_a_pruning_is_a_smaller_model(
 
     assert done.code == 0, done.err
     assert sorted(file.name for file in out.iterdir()) == [
-        "metrics.csv", "model.safetensors", "pruning.png", "steps.csv", "train.json",
+        "metrics.csv", "model.safetensors", "pruning.png", "state.json", "steps.csv", "train.json",
     ]  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
     before, half, after = (int(row["parameters"]) for row in steps(out))
@@ -361,6 +362,35 @@ def test_a_kill_anywhere_changes_nothing(
         [row[key] for key in same] for row in steps(whole)
     ]
     assert not work.exists()
+
+
+def test_a_kill_while_its_work_is_removed(
+    edgecls: Command, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OUT is whole by then: going on finds it, and nothing of the work is under its name."""
+    command = (*arguments(digits_folder, tmp_path / "out", epochs=0), "--json")
+
+    def killed(path: Any, **given: Any) -> None:
+        if (Path(path) / "step-1").exists():
+            (Path(path) / "state.json").unlink()
+            raise KeyboardInterrupt
+        rmtree(path, **given)
+
+    rmtree = shutil.rmtree
+    with monkeypatch.context() as patch:
+        patch.setattr("edgecls.core.files.shutil.rmtree", killed)
+        cut = edgecls(*command)
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    done = edgecls(*command, "--resume")
+    other = edgecls(*command, "--resume", "--until", "params=0.4x")
+    anew = edgecls(*command)
+
+    assert cut.code == 130
+    assert not (tmp_path / "out.work").exists()
+    assert (done.code, json.loads(done.out)["reached"]) == (0, True), done.err
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    assert (other.code, "goal is 'params=0.5x' there" in other.err) == (4, True)
+    assert (anew.code, "exists and would be lost" in anew.err) == (2, True)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 from edgecls.core.files import (
     atomic_directory,
     exchange_in_steps,
+    remove_directory,
     sha256_bytes,
     sha256_file,
     write_atomic,
@@ -130,14 +131,32 @@ def test_no_space_leaves_the_old_file(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError, match="too large"):
+        with pytest.raises(OSError, match="too large") as error:
             write_atomic(target, b"x" * 5000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
 
+    assert error.value.filename == str(target)
     assert target.read_bytes() == b"old"
     assert [child.name for child in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_removed_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "work"
+    (folder / "deep").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgecls.core.files.shutil.rmtree", lambda path: None)
+        remove_directory(folder)  # as a kill leaves it, which the next removal takes away
+    (left,) = tmp_path.iterdir()
+    gone = left.rename(left.with_name(left.name.replace(str(os.getpid()), "4194999")))
+    folder.mkdir()
+    remove_directory(folder)
+
+    assert gone.name.startswith(".work.")
+    assert list(tmp_path.iterdir()) == []
 
 
 READER = """

@@ -40,6 +40,19 @@ def test_an_image_does_not_depend_on_those_beside_it(bundle: Path, digits: Digit
         assert np.array_equal(alone.logits, found.logits)
 
 
+def test_a_simulation_takes_one_image_as_the_file_does(digits: Digits, tmp_path: Path) -> None:
+    """A batch of samples has another range than each of them: codes would be others."""
+    options = ExportOptions(
+        source="lenet5", weights=digits.weights, targets=("raspberry-pi",), out=tmp_path,
+        precision="int8-dynamic", calib=digits.train,
+    )  # fmt: skip
+    manifest = load(export(options, Quiet()).bundles[0].path).bundle.manifest
+    lowered = {step.step: step for step in manifest.steps}["lower"]
+
+    assert lowered.against == "the graph that is quantized as it runs"
+    assert lowered.max_difference < 1e-5
+
+
 def test_weights_ship_as_codes_and_compute_as_they_should(bundle: Path, digits: Digits) -> None:
     """Every large weight is int8 in the file; the step that compares the two forms is exact."""
     manifest = load(bundle).bundle.manifest

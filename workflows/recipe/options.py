@@ -12,6 +12,7 @@ from ...core.errors import UsageError
 from ...drift.budgets import Budgets
 from ..answering import DataOptions
 from ..export_options import ExportOptions, check_options
+from ..qat_setup import QatOptions
 from ..scale import HERE, Scale
 from ..sources import ModelOptions
 from ..train import check_writable
@@ -103,15 +104,35 @@ class RecipeOptions:
         quantized = any(KINDS[stage.name].quantized for stage in self.stages)
         if self.exports and not quantized:
             check_options(self.export)
-        data = self.data.data
-        assert data is not None
         for stage in self.stages:
-            for learned in (stage.options.train.data.path, stage.options.train.data.val):
-                if learned is not None and learned.resolve() == data.resolve():
-                    raise UsageError(
-                        f"{data} would judge what [{stage.name}] chose with it: give --judge other "
-                        "images than its data and val"
-                    )
+            KINDS[stage.name].check(stage.options)
+        self._check_judge()
         if not (self.out / STATE).exists() and self.out.exists() and any(self.out.iterdir()):
             raise UsageError(f"{self.out} exists and is no recipe's; give another -o")
         check_writable(self.out)
+
+    def _check_judge(self) -> None:
+        """Refuse images that would judge what was made with them.
+
+        Raises:
+            UsageError: There are some.
+        """
+        assert self.data.data is not None
+        judge = self.data.data.resolve()
+        used: list[tuple[str, str, Path | None]] = []
+        for stage in self.stages:
+            data = stage.options.train.data
+            used += [(stage.name, "data", data.path), (stage.name, "val", data.val)]
+            if isinstance(stage.options, QatOptions):
+                used.append((stage.name, "calib", stage.options.calib))
+        if self.exports:
+            used += [(EXPORT, "calib", self.export.calib), (EXPORT, "tune", self.export.tune)]
+        for name, key, path in used:
+            if path is None:
+                continue
+            found = path.resolve()
+            if judge == found or judge in found.parents or found in judge.parents:
+                raise UsageError(
+                    f"{self.data.data} would judge what [{name}] made with it: its {key} is "
+                    f"{path}; give --judge other images"
+                )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any, Final, TypeAlias
 from ...core.errors import CheckFailedError
 from ...core.progress import Progress
 from ...training import Epoch
-from ..distill import DistillOptions, distill
+from ..distill import DistillOptions, check_distill, distill
 from ..prune import prune
-from ..prune_setup import PruneOptions, failing_folder, work_folder
+from ..prune_setup import PruneOptions, check_prune, failing_folder, work_folder
 from ..qat import qat
-from ..qat_setup import QatOptions
+from ..qat_setup import QatOptions, check_qat
 
 StageOptions: TypeAlias = "PruneOptions | DistillOptions | QatOptions"
 
@@ -50,26 +49,17 @@ class Kind:
     """What a stage does.
 
     Attributes:
+        check: Refuses options that contradict each other, before anything is begun.
         run: Writes the folder, from where an interrupted run stopped.
         quantized: Whether what it leaves is measured in the precision that ships; else in float32.
     """
 
+    check: Callable[[Any], object]
     run: Callable[[Any, Progress], None]
     quantized: bool = False
 
 
 def _prune(options: PruneOptions, progress: Progress) -> None:
-    out = options.train.out
-    failing = failing_folder(out)
-    # Both are written whole, at the end: a kill may have come before the work was taken away.
-    if out.exists():
-        shutil.rmtree(work_folder(out), ignore_errors=True)
-        return
-    if failing.exists():
-        raise CheckFailedError(
-            f"[prune] until = {options.until!r} was not reached; the best is kept as {failing}; "
-            "change [prune]"
-        )
     result = prune(options, progress)
     if result.missed is not None:
         raise CheckFailedError(
@@ -92,8 +82,8 @@ def _shown(who: str, epoch: Epoch) -> str:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "prune": Kind(run=_prune),
-    "distill": Kind(run=_distill),
-    "qat": Kind(run=_qat, quantized=True),
+    "prune": Kind(check=check_prune, run=_prune),
+    "distill": Kind(check=check_distill, run=_distill),
+    "qat": Kind(check=check_qat, run=_qat, quantized=True),
 }
 """In the order in which they run."""
