@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -130,7 +131,16 @@ class Interrupting(Shown):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @needs_rtx
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_the_build(onnx_float: bytes) -> None:
     whole, shown = Shown(), Interrupting()
     before = signal.getsignal(signal.SIGINT)
