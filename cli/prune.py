@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
@@ -16,6 +15,7 @@ from .training_options import (
     data_options,
     gently,
     model_options,
+    run_options,
     settings_options,
     train_options,
 )
@@ -71,10 +71,7 @@ _GENTLE: Final = 0.2
     "--precision", type=click.Choice(get_args(Precision)), default="int8", show_default=True,
     help="Of that file.",
 )  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on where OUT's pruning stopped, if it did.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@run_options
 def command(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Make MODEL smaller or faster, and train it again: OUT is a model with narrower layers.
 

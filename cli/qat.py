@@ -16,6 +16,7 @@ from .training_options import (
     data_options,
     gently,
     model_options,
+    run_options,
     settings_options,
     train_options,
 )
@@ -64,10 +65,7 @@ _GENTLE: Final = 0.1
     help="Divides both models' logits, where the float model teaches.",
 )  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
-@click.option("--resume", is_flag=True, help="Go on where OUT's training stopped, if it did.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@run_options
 def command(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Train MODEL with the codes of a target: OUT is a model that export takes with its scales.
 

@@ -10,7 +10,13 @@ import click
 
 from .config import config_option
 from .options import workstation
-from .training_options import data_options, model_options, settings_options, train_options
+from .training_options import (
+    data_options,
+    model_options,
+    run_options,
+    settings_options,
+    train_options,
+)
 
 if TYPE_CHECKING:
     from ..training import Epoch
@@ -25,10 +31,7 @@ if TYPE_CHECKING:
 @settings_options
 @model_options
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
-@click.option("--resume", is_flag=True, help="Go on where OUT's training stopped, if it did.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@run_options
 def command(
     model: str, tensorboard: bool, resume: bool, dry_run: bool, out: Path, as_json: bool,
     **options: Any,

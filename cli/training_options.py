@@ -1,4 +1,4 @@
-"""The options of a training, which `train` and `tune` share."""
+"""The options of a training, which `train`, `tune`, `prune`, `distill` and `qat` share."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ SCHEDULES: Final = ("one-cycle", "cosine", "step", "constant")
 AUGMENTS: Final = ("none", "shift", "light", "standard", "strong")
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 _STARTS: Final = ("weights", "preprocess", "freeze", "device", "threads")
 _DATA: Final = click.Path(exists=True, path_type=Path)
 
@@ -98,6 +99,17 @@ def model_options(function: F) -> F:
             "--threads", type=click.IntRange(1, 256),
             help="CPU threads. Small networks are fastest with 1. Default: torch's choice.",
         ),
+    )  # fmt: skip
+
+
+def run_options(function: F) -> F:
+    """Add what says how it is run, and where it writes."""
+    return _with(
+        function,
+        click.option("--resume", is_flag=True, help="Go on where OUT's work stopped, if it did."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option("-o", "--out", type=_FOLDER, required=True),
+        click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
     )  # fmt: skip
 
 
