@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .text import printable
+from .text import print_json, printable
 
 if TYPE_CHECKING:
     from ..devices.bench.compare import Comparison, Ratio
@@ -39,8 +39,6 @@ def command(
     Exit code 0: it is slower by less than --max-loss; 1: by more; 5: more --processes, or a
     machine that is not busy, would decide; 4: the files cannot be compared.
     """
-    import msgspec
-
     from ..devices.bench.compare import compare
     from ..devices.bench.result import read_result
 
@@ -49,7 +47,7 @@ def command(
         stage=stage,
     )  # fmt: skip
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        print_json(found)
     else:
         _show(found)
     return found.exit_code

@@ -12,7 +12,7 @@ from ..core.values import PRECISIONS
 from .config import config_option
 from .options import backend_option, engine_options
 from .remote import on_option
-from .text import printable
+from .text import print_json, printable
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -66,8 +66,6 @@ def command(
     and the others with the same options find it. A bundle that runs as it is needs none, and is
     told so. With --on, on each DEVICE; of their exit codes the first of 70, 3, 2, 4, 1 counts.
     """
-    import msgspec
-
     from ..bundle import Bundle
     from ..runtimes.engines import build, build_for
     from .show import TerminalProgress
@@ -89,7 +87,7 @@ def command(
         found = build_for(opened, compute_capability, output, precision=precision,
                           engine=engine, progress=progress)  # fmt: skip
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
     else:
         _show(found, output)
     return 0

@@ -12,6 +12,7 @@ from ..core.errors import UsageError
 from ..core.ranges import DEFAULT_PERCENTILE, METHODS
 from .config import config_option
 from .options import PERCENTILE, workstation
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..calibration.table import CalibrationTable
@@ -93,15 +94,13 @@ def command(
 
 def report(asked: CalibrateOptions, against: Path | None, as_json: bool) -> int:
     """Print what is wrong with the images; return the exit code."""
-    import msgspec
-
     from ..workflows.calibration_check import check_calibration
     from .show import TerminalProgress
     from .text import printable
 
     found = check_calibration(asked, against, TerminalProgress(quiet=as_json))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
         return 1 if found.findings else 0
     for finding in found.findings:
         click.echo(f"{finding.kind}: {printable(finding.found)}")
@@ -140,8 +139,6 @@ def write(table: CalibrationTable, out: Path, form: str) -> None:
 
 def summarize(table: CalibrationTable, out: Path, as_json: bool) -> None:
     """Say what a table holds."""
-    import json
-
     clipped = {name: record.clipped() for name, record in table.tensors.items()}
     most = max(clipped, key=lambda name: clipped[name])
     if as_json:
@@ -154,7 +151,7 @@ def summarize(table: CalibrationTable, out: Path, as_json: bool) -> None:
             "parts": table.parts_text(),
             "most_clipped": {"tensor": most, "share": clipped[most]},
         }
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     parts = "" if table.parts is None else f", {table.parts_text()}"
     share = 100 * clipped[most]

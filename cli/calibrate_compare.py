@@ -10,6 +10,7 @@ import click
 from ..core.ranges import DEFAULT_PERCENTILE, METHODS
 from ..targets import TARGETS
 from .options import PERCENTILE, workstation
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..drift.candidates import Measure, Measured
@@ -70,8 +71,6 @@ def command(
     One pass over --data gives every method its ranges. Each method is quantized as each target's
     scheme has it, and simulated on --against; images there that have calibrated are left out.
     """
-    import msgspec
-
     with workstation():
         from ..workflows.calibrate import CalibrateOptions
         from ..workflows.calibration_compare import CompareOptions, compare_methods
@@ -88,7 +87,7 @@ def command(
     if plot is not None:
         plot_comparison(found, plot)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         _print(found)
 

@@ -9,6 +9,7 @@ import click
 
 from ..core.errors import CheckFailedError
 from .options import workstation
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..core.ranges import Range
@@ -33,8 +34,6 @@ def command(
     Either may be a TensorRT calibration cache. A difference is the larger distance of the two ends
     in percent of the wider range.
     """
-    import json
-
     from rich.table import Table
 
     from .show import console
@@ -55,7 +54,7 @@ def command(
                 for d in differences
             ],
         }  # fmt: skip
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("tensor")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .options import workstation
+from .text import print_json
 
 
 @click.command()
@@ -18,14 +19,12 @@ def command(table: Path, out: Path, as_json: bool) -> None:
 
     A tensor's plot has its histogram, the range that was chosen and the share that is clipped.
     """
-    import json
-
     with workstation():
         from ..calibration.plots import plot_table
         from ..calibration.table_file import read_table
 
     made = plot_table(read_table(table), out)
     if as_json:
-        click.echo(json.dumps({"plots": [str(path) for path in made]}, indent=2))
+        print_json({"plots": [str(path) for path in made]})
     else:
         click.echo(f"{made[0]} and {len(made) - 1} tensors beside it")

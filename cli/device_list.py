@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
+from .text import print_json
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(as_json: bool) -> None:
     """Say which virtual devices there are, and what they are made of."""
-    import json
-
     import msgspec
     from rich.table import Table
 
@@ -23,7 +23,7 @@ def command(as_json: bool) -> None:
             name: {"root": str(pi.root), **msgspec.to_builtins(pi.record)}
             for name, pi in found.items()
         }
-        click.echo(json.dumps(records, indent=2))
+        print_json(records)
         return
     if not found:
         click.echo("there is none; make one with: edgecls device create pi5")

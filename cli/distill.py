@@ -10,12 +10,19 @@ import click
 
 from .config import config_option
 from .options import workstation
+from .text import print_json
 from .training_options import (
     data_options,
     model_options,
     run_options,
     settings_options,
     train_options,
+)
+from .training_show import (
+    accuracy_text,
+    difference_text,
+    print_epoch,
+    print_images_and_steps,
 )
 
 if TYPE_CHECKING:
@@ -124,12 +131,8 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _show_plan(plan: DistillPlan, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(plan), indent=2))
+        print_json(plan)
         return
     student = plan.student
     known = plan.teacher_parameters
@@ -138,30 +141,16 @@ def _show_plan(plan: DistillPlan, as_json: bool) -> None:
     times = ", twice: with the teacher and without" if plan.control else ""
     click.echo(f"student:  {student.parameters:,} parameters, of which {student.learning:,} learn")
     click.echo(f"teacher:  {teacher}; answers to {plan.asked:,} images, {asked}")
-    click.echo(f"images:   {student.images:,} to learn from, {student.judged:,} to judge by")
-    click.echo(
-        f"steps:    {student.settings.epochs} epochs of {student.steps_per_epoch} steps with "
-        f"{student.settings.batch} images{times}"
-    )
+    print_images_and_steps(student, times)
 
 
 def _show_epoch(who: str, epoch: Epoch) -> None:
-    judged = "" if epoch.val_top1 is None else f"  top-1 {epoch.val_top1:6.2f} %"
-    click.echo(
-        f"{who:<9}  epoch {epoch.epoch:>3}  loss {epoch.train_loss:.4f}{judged}  "
-        f"lr {epoch.learning_rate:.2g}"
-    )
+    print_epoch(epoch, f"{who:<9}  ")
 
 
 def _show_result(result: DistillResult, out: Path, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     if as_json:
-        document = {"out": str(out), "rows": msgspec.to_builtins(result.rows),
-                    "record": msgspec.to_builtins(result.record)}  # fmt: skip
-        click.echo(json.dumps(document, indent=2))
+        print_json({"out": str(out), "rows": result.rows, "record": result.record})
         return
     if not result.rows:
         click.echo(f"\n{out}: the last epoch's weights; no image judged them")
@@ -179,10 +168,5 @@ def _show_result(result: DistillResult, out: Path, as_json: bool) -> None:
 
 def _line(row: Judged) -> str:
     count = "a graph" if row.parameters is None else f"{row.parameters:,}"
-    found = row.accuracy
-    top1 = f"{found.top1:.2f} ({found.low:.1f}..{found.high:.1f})"
-    behind = ""
-    if row.behind is not None:
-        gap = row.behind
-        behind = f"{gap.points:+.2f} points ({gap.low:+.2f}..{gap.high:+.2f})"
+    top1, behind = accuracy_text(row.accuracy), difference_text(row.behind)
     return f"{row.who:<14} {count:>12}  {top1:<22} {behind}".rstrip()

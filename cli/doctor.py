@@ -9,6 +9,7 @@ import click
 
 from .config import config_option
 from .remote import on_option
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..devices.doctor import Finding
@@ -40,7 +41,7 @@ def command(on: tuple[str, ...], as_json: bool) -> int:
         )  # fmt: skip
     findings = examine()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
+        print_json(findings)
     else:
         _show(findings)
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from .text import printable
+from .text import print_json, printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -140,8 +140,6 @@ def print_plan(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Print the images that the budgets need."""
-    import json
-
     import msgspec
     from rich.table import Table
 
@@ -155,7 +153,7 @@ def print_plan(
             "confidence": budgets.confidence, "looks": budgets.looks,
             "checks": msgspec.to_builtins(rows),
         }  # fmt: skip
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     out = console()
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -12,6 +12,7 @@ from ..core.values import PRECISIONS
 from .config import config_option
 from .export_tuning import print_tuning, tuning_json
 from .options import workstation
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..export.preflight import Preflight
@@ -102,8 +103,6 @@ def command(as_json: bool, model: str, **options: Any) -> int:
     package.module:callable, FILE.pt2 or FILE.onnx. A bundle that misses --max-drop is kept as
     OUT/TARGET.failing/.
     """
-    import json
-
     with workstation():
         from ..workflows.export import export
         from ..workflows.export_options import ExportOptions
@@ -111,7 +110,7 @@ def command(as_json: bool, model: str, **options: Any) -> int:
 
     result = export(ExportOptions(source=model, **options), TerminalProgress(quiet=as_json))
     if as_json:
-        click.echo(json.dumps(_to_json(result), indent=2))
+        print_json(_to_json(result))
     else:
         _print(result)
     for found in result.missed:

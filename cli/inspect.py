@@ -9,6 +9,7 @@ import click
 
 from ..targets.target import BackendName
 from .options import PERCENT
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..bundle.manifest import Manifest
@@ -39,8 +40,6 @@ def command(
     as_json: bool,
 ) -> None:
     """Say what is in BUNDLE. Only its manifest is read; verify reads every file."""
-    import msgspec
-
     from ..bundle import Bundle
 
     if not placement and (backend is not None or require_delegated is not None):
@@ -51,7 +50,7 @@ def command(
 
         inspect_placement(opened, cast("BackendName | None", backend), require_delegated, as_json)
     elif as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(opened.manifest), indent=2))
+        print_json(opened.manifest)
     else:
         _show(opened.manifest, opened.sha256)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import click
-
-from .text import printable
+from .text import print_json, printable
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -37,7 +35,7 @@ def inspect_placement(
             "delegated_percent": found.delegated_percent,
             "delegated_macs_percent": found.delegated_macs_percent,
         }
-        click.echo(msgspec.json.encode(document))
+        print_json(document)
     else:
         _show(found)
     if required is not None and not found.delegated_percent >= required:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import workstation
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..models.catalog import Entry
@@ -39,9 +40,7 @@ def command(pattern: str | None, as_json: bool) -> None:
     names = progress.track(find_models(pattern), "models")
     found = [entry for entry in map(described, names) if entry is not None]
     if as_json:
-        import json
-
-        click.echo(json.dumps([_to_json(entry) for entry in found], indent=2))
+        print_json([_to_json(entry) for entry in found])
     else:
         _print(found)
 

@@ -11,6 +11,7 @@ from ..core.values import Precision
 from ..targets import TARGETS
 from .config import config_option
 from .options import workstation
+from .text import print_json
 from .training_options import (
     data_options,
     gently,
@@ -116,12 +117,8 @@ def prune_options(options: dict[str, Any]) -> PruneOptions:
 
 
 def _show_plan(plan: PrunePlan, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(plan), indent=2))
+        print_json(plan)
         return
     click.echo(f"{plan.parameters:,} parameters, {plan.macs / 1e6:.1f} M MACs")
     click.echo(f"{plan.images:,} images to learn from, {plan.judged:,} to judge by")
@@ -174,19 +171,13 @@ class _Table:
 
 
 def _show_result(result: PruneResult, until: str | None, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     from ..core.errors import CheckFailedError
 
     if as_json:
-        document = {
-            "out": str(result.out), "reached": result.reached, "goal": until,
-            "missed": result.missed, "steps": msgspec.to_builtins(result.rows),
-            "record": msgspec.to_builtins(result.record),
-        }  # fmt: skip
-        click.echo(json.dumps(document, indent=2))
+        print_json(
+            {"out": str(result.out), "reached": result.reached, "goal": until,
+             "missed": result.missed, "steps": result.rows, "record": result.record}
+        )  # fmt: skip
     if result.missed is not None:
         raise CheckFailedError(
             f"--until {until} is not reached: found {result.missed}; the best is kept as "

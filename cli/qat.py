@@ -12,6 +12,7 @@ from ..core.ranges import METHODS
 from ..targets import TARGETS
 from .config import config_option
 from .options import workstation
+from .text import print_json
 from .training_options import (
     data_options,
     gently,
@@ -20,10 +21,14 @@ from .training_options import (
     settings_options,
     train_options,
 )
+from .training_show import (
+    accuracy_text,
+    difference_text,
+    print_epoch,
+    print_images_and_steps,
+)
 
 if TYPE_CHECKING:
-    from ..training import Epoch
-    from ..workflows.compared import Difference
     from ..workflows.qat import Judged, QatPlan, QatResult
     from ..workflows.qat_setup import QatOptions
 
@@ -81,7 +86,7 @@ def command(dry_run: bool, as_json: bool, **options: Any) -> None:
     if dry_run:
         _show_plan(plan(chosen, progress), as_json)
         return
-    result = qat(chosen, progress, None if as_json else _show_epoch)
+    result = qat(chosen, progress, None if as_json else print_epoch)
     if result.leads:
         _show_result(result, chosen.train.out, as_json)
 
@@ -116,12 +121,8 @@ def qat_options(options: dict[str, Any]) -> QatOptions:
 
 
 def _show_plan(plan: QatPlan, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(plan), indent=2))
+        print_json(plan)
         return
     training = plan.training
     also = f"; {', '.join(plan.also)}: the same ranges" if plan.also else ""
@@ -130,29 +131,12 @@ def _show_plan(plan: QatPlan, as_json: bool) -> None:
         f"learns:   {training.parameters:,} numbers, of which {plan.points} are scales; "
         f"{plan.layers} layers have weights as codes"
     )
-    click.echo(f"images:   {training.images:,} to learn from, {training.judged:,} to judge by")
-    click.echo(
-        f"steps:    {training.settings.epochs} epochs of {training.steps_per_epoch} steps with "
-        f"{training.settings.batch} images"
-    )
-
-
-def _show_epoch(epoch: Epoch) -> None:
-    judged = "" if epoch.val_top1 is None else f"  top-1 {epoch.val_top1:6.2f} %"
-    click.echo(
-        f"epoch {epoch.epoch:>3}  loss {epoch.train_loss:.4f}{judged}  lr {epoch.learning_rate:.2g}"
-    )
+    print_images_and_steps(training)
 
 
 def _show_result(result: QatResult, out: Path, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     if as_json:
-        document = {"out": str(out), "rows": msgspec.to_builtins(result.rows),
-                    "record": msgspec.to_builtins(result.record)}  # fmt: skip
-        click.echo(json.dumps(document, indent=2))
+        print_json({"out": str(out), "rows": result.rows, "record": result.record})
         return
     trained = result.record.quantized
     assert trained is not None
@@ -174,12 +158,5 @@ def _line(row: Judged) -> str:
     who = row.who if row.target is None else f"{row.who}, {row.target}"
     if row.target is not None and not row.trained:
         who += " *"
-    found = row.accuracy
-    top1 = f"{found.top1:.2f} ({found.low:.1f}..{found.high:.1f})"
-    return f"{who:<24} {top1:<22} {_gain(row.gain)}".rstrip()
-
-
-def _gain(gain: Difference | None) -> str:
-    if gain is None:
-        return ""
-    return f"{gain.points:+.2f} points ({gain.low:+.2f}..{gain.high:+.2f})"
+    top1, gain = accuracy_text(row.accuracy), difference_text(row.gain)
+    return f"{who:<24} {top1:<22} {gain}".rstrip()

@@ -11,6 +11,7 @@ from ..targets import TARGETS
 from .config import FILE, config_option, read_config
 from .options import workstation
 from .recipe_tables import read_tables
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..bundle.recipe import Estimate, RecipeStep
@@ -73,12 +74,9 @@ def command(dry_run: bool, as_json: bool, **options: Any) -> int:
 
 
 def _show_plan(found: tuple[Planned, ...], as_json: bool) -> None:
-    import json
-
-    import msgspec
 
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+        print_json(found)
         return
     for stage in found:
         click.echo(f"{stage.stage}: {stage.status}")
@@ -117,14 +115,11 @@ def _factor(found: Estimate | None) -> str:
 
 
 def _show_result(result: RecipeResult, options: RecipeOptions, as_json: bool) -> None:
-    import json
-
-    import msgspec
 
     if as_json:
         document = {
             "out": str(options.out),
-            "steps": msgspec.to_builtins(result.steps),
+            "steps": result.steps,
             "bundles": {target: str(path) for target, path in result.bundles.items()},
             "verdicts": {
                 target: {"outcome": found.outcome, "images_needed": found.images_needed}
@@ -132,7 +127,7 @@ def _show_result(result: RecipeResult, options: RecipeOptions, as_json: bool) ->
             },
             "exit_code": result.exit_code,
         }
-        click.echo(json.dumps(document, indent=2))
+        print_json(document)
         return
     click.echo(_HEAD)
     for row in result.steps:

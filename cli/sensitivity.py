@@ -11,6 +11,7 @@ from ..core.ranges import METHODS
 from ..targets import TARGETS
 from .config import config_option
 from .options import workstation
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..workflows.precision.sensitivity import Cost, SchemeSensitivity, Sensitivity
@@ -66,8 +67,6 @@ def command(
     A layer is a convolution or a matrix product with what follows it up to the next. --calib gives
     the ranges, --data judges; images there that have calibrated are left out.
     """
-    import msgspec
-
     with workstation():
         from ..workflows.calibrate import CalibrateOptions
         from ..workflows.calibration_compare_plot import check_plot
@@ -86,7 +85,7 @@ def command(
     if plot is not None:
         plot_sensitivity(found, plot)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(found)
     else:
         _print(found)
 

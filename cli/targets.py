@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
+
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..targets.jetpack import JetPack, Module
@@ -46,7 +47,7 @@ def _targets(as_json: bool) -> None:
             }
             for target in TARGETS.values()
         ]
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("target", "device", "ships", "precisions", "runs on", "int8 activations"):
@@ -75,10 +76,8 @@ def _devices(jetpack: str | None, module: str | None, as_json: bool) -> None:
     boards = tuple(row for row in boards if any(row.soc in system.socs for system in systems))
     pis = PI_OS if jetpack is None and module is None else ()
     if as_json:
-        import msgspec
-
         rows = {"jetpacks": systems, "modules": boards, "pi_os": pis}
-        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        print_json(rows)
         return
     if not systems:
         click.echo(f"JetPack {jetpack} is not for {module}; see: edgecls targets --module {module}")

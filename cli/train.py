@@ -10,6 +10,7 @@ import click
 
 from .config import config_option
 from .options import workstation
+from .text import print_json
 from .training_options import (
     data_options,
     model_options,
@@ -57,14 +58,10 @@ def command(
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     from .show import console, human_bytes
 
     if as_json:
-        click.echo(json.dumps(msgspec.to_builtins(plan), indent=2))
+        print_json(plan)
         return
     settings = plan.settings
     macs = "unknown" if plan.macs is None else f"{plan.macs / 1e6:.1f} M"
@@ -100,10 +97,6 @@ def _show_epoch(epoch: Epoch) -> None:
 
 
 def _show_result(result: TrainResult, out: Path, as_json: bool) -> None:
-    import json
-
-    import msgspec
-
     from ..drift.proportion import wilson
 
     record, best = result.record, result.best
@@ -113,13 +106,10 @@ def _show_result(result: TrainResult, out: Path, as_json: bool) -> None:
         low, high = wilson(right, record.val.images)
         interval = (100 * low, 100 * high)
     if as_json:
-        document = {
-            "out": str(out),
-            "best": msgspec.to_builtins(best),
-            "val_top1_interval": interval,
-            "epochs": msgspec.to_builtins(result.history),
-        }
-        click.echo(json.dumps(document, indent=2))
+        print_json(
+            {"out": str(out), "best": best, "val_top1_interval": interval,
+             "epochs": result.history}
+        )  # fmt: skip
         return
     if interval is None or record.val is None:
         click.echo(f"\n{out}: the last epoch's weights; no image judged them")

@@ -9,6 +9,7 @@ import click
 
 from .config import config_option
 from .options import workstation
+from .text import print_json
 from .training_options import data_options, model_options, settings_options, train_options
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ def _print(result: TuneResult) -> None:
 
 def _print_json(result: TuneResult) -> None:
     import dataclasses
-    import json
 
     document = dataclasses.asdict(result) | {"config": str(result.config)}
-    click.echo(json.dumps(document, indent=2))
+    print_json(document)

@@ -9,6 +9,7 @@ import click
 from .config import config_option
 from .options import backend_options, engine_options, open_predictor
 from .remote import on_option
+from .text import print_json
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -44,8 +45,6 @@ def command(
     """
     from pathlib import Path
 
-    import msgspec
-
     from ..bundle import Bundle
     from ..runtimes.verify import verify
 
@@ -61,7 +60,7 @@ def command(
         return _verify_on(opened, on, as_json, backend, allow_fallback, threads, engine)
     found = verify(open_predictor(opened, backend, allow_fallback, threads, engine))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
     else:
         _show(opened, found)
     return 0 if found.passed else 1
