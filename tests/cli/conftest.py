@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from ..conftest import Digits
@@ -28,3 +30,12 @@ def recorded(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
         main([str(argument) for argument in arguments])
     assert stop.value.code == 0
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch as `--threads 1` has it, for what a test trains itself."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +24,18 @@ from edgecls.models import load_model
 from edgecls.workflows import distill as module
 from edgecls.workflows.compared import difference
 
+from .learned import train_lenet, write_digits
+
 Command = Callable[..., Any]
-NAMES = tuple(f"digit {number}" for number in range(10))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 digits to learn from, 200 to judge by; and a teacher that learned from 1,000."""
     root = tmp_path_factory.mktemp("digits")
-    images, labels = mnist_5k()
-    write_image_folder(images[::16][:300], labels[::16][:300], root / "train", NAMES)
-    write_image_folder(images[::5], labels[::5], root / "many", NAMES)
-    write_image_folder(images[1::25], labels[1::25], root / "val", NAMES)
-    from edgecls.cli.main import main
-
-    with pytest.raises(SystemExit):
-        main(
-            ["train", "lenet5", "--data", str(root / "many"), "--val", str(root / "val"),
-             "--epochs", "3", "--augment", "none", "--threads", "1", "-o", str(root / "teacher")]
-        )  # fmt: skip
+    write_digits(root, train=slice(0, 4800, 16), many=slice(0, None, 5), val=slice(1, None, 25))
+    train_lenet(root, "many", "teacher")
     return root
 
 

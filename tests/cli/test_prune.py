@@ -17,39 +17,24 @@ from typing import Any
 import pytest
 import torch
 
-from edgecls.data.mnist import mnist_5k, write_image_folder
 from edgecls.models import load_model
 from edgecls.training import save_weights
 from edgecls.workflows import prune as prune_module
 from edgecls.workflows import prune_plan
 from edgecls.workflows.speed import Ratio
 
+from .learned import train_lenet, write_digits
+
 Command = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """500 digits to learn from, 200 to judge by; and LeNet's weights, learned from all 5,000."""
     root = tmp_path_factory.mktemp("digits")
-    images, labels = mnist_5k()
-    names = tuple(f"digit {number}" for number in range(10))
-    write_image_folder(images[::10], labels[::10], root / "train", names)
-    write_image_folder(images[1::25], labels[1::25], root / "val", names)
-    from edgecls.cli.main import main
-
-    with pytest.raises(SystemExit):
-        main(
-            ["train", "lenet5", "--data", str(root / "train"), "--val", str(root / "val"),
-             "--epochs", "3", "--augment", "none", "--threads", "1", "-o", str(root / "run")]
-        )  # fmt: skip
+    write_digits(root, train=slice(0, None, 10), val=slice(1, None, 25))
+    train_lenet(root, "train", "run")
     return root
 
 

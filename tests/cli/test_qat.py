@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,27 @@ from onnx import numpy_helper
 
 from edgecls.bundle import Bundle
 from edgecls.core.values import relative_difference
-from edgecls.data.mnist import mnist_5k, write_image_folder
 from edgecls.models import load_model
 from edgecls.runtimes import load
 from edgecls.runtimes.tensorrt_build import tensorrt_rtx_available
 from edgecls.workflows.graph import run_onnx
 
+from .learned import train_lenet, write_digits
+
 Command = Callable[..., Any]
-NAMES = tuple(f"digit {number}" for number in range(10))
+pytestmark = pytest.mark.usefixtures("one_thread")
 FILES = [
     "last.ckpt", "metrics.csv", "model.onnx", "model.safetensors", "qat.json", "simulation.onnx",
     "table.json", "train.json",
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 digits to learn from, 100 to judge by, and a float model of them."""
     root = tmp_path_factory.mktemp("digits")
-    images, labels = mnist_5k()
-    write_image_folder(images[::16][:300], labels[::16][:300], root / "train", NAMES)
-    write_image_folder(images[1::50], labels[1::50], root / "val", NAMES)
-    from edgecls.cli.main import main
-
-    with pytest.raises(SystemExit):
-        main(
-            ["train", "lenet5", "--data", str(root / "train"), "--val", str(root / "val"),
-             "--epochs", "3", "--augment", "none", "--threads", "1", "-o", str(root / "float")]
-        )  # fmt: skip
+    write_digits(root, train=slice(0, 4800, 16), val=slice(1, None, 50))
+    train_lenet(root, "train", "float")
     return root
 
 

@@ -9,25 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import edgecls as package
 from edgecls.bundle import Bundle
-from edgecls.data.mnist import mnist_5k, write_image_folder
 from edgecls.drift.paired import Paired, lower_bound, upper_bound
 from edgecls.workflows import prune as prune_module
 from edgecls.workflows.recipe import run as run_module
 from edgecls.workflows.recipe import stages as stages_module
 
+from .learned import train_lenet, write_digits
+
 Command = Callable[..., Any]
-NAMES = tuple(f"digit {number}" for number in range(10))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FILE = """
 [recipe]
@@ -53,25 +53,15 @@ max-drop = 30
 """
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Digits to learn from, to choose by and to judge by; and a LeNet that learned from many."""
     root = tmp_path_factory.mktemp("digits")
-    images, labels = mnist_5k()
-    write_image_folder(images[::16][:300], labels[::16][:300], root / "train", NAMES)
-    write_image_folder(images[::5], labels[::5], root / "many", NAMES)
-    write_image_folder(images[1::50], labels[1::50], root / "val", NAMES)
-    write_image_folder(images[2::25], labels[2::25], root / "judge", NAMES)
-    quiet("train", "lenet5", "--data", root / "many", "--val", root / "val", "--epochs", 3,
-          "--augment", "none", "--threads", 1, "-o", root / "run")  # fmt: skip
+    write_digits(
+        root, train=slice(0, 4800, 16), many=slice(0, None, 5), val=slice(1, None, 50),
+        judge=slice(2, None, 25),
+    )  # fmt: skip
+    train_lenet(root, "many", "run")
     return root
 
 

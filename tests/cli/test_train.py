@@ -21,7 +21,7 @@ from edgecls.core.errors import MissingPackageError, UsageError
 from edgecls.core.preprocess import PRESETS
 from edgecls.core.progress import Quiet
 from edgecls.data.augment import Augment
-from edgecls.data.mnist import mnist_5k, write_image_folder
+from edgecls.data.mnist import mnist_5k
 from edgecls.models import load_model
 from edgecls.models.lenet import LeNet5
 from edgecls.training import Epoch, Settings
@@ -31,17 +31,16 @@ from edgecls.workflows.sources import Live, ModelOptions, is_model, open_source
 from edgecls.workflows.train import TrainOptions, prepare
 from edgecls.workflows.training_data import DataChoice
 
+from .learned import NAMES, write_digits
+
 Command = Callable[..., Any]
-NAMES = tuple(f"digit {number}" for number in range(10))
 
 
 @pytest.fixture(scope="module")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """500 digits to learn from, 200 to judge by, each as a folder per class."""
     root = tmp_path_factory.mktemp("digits")
-    images, labels = mnist_5k()
-    write_image_folder(images[::10], labels[::10], root / "train", NAMES)
-    write_image_folder(images[1::25], labels[1::25], root / "val", NAMES)
+    write_digits(root, train=slice(0, None, 10), val=slice(1, None, 25))
     return root
 
 
