@@ -4,10 +4,10 @@
         [--images 100] [--rounds 3]
 
 Bare: ONNX Runtime with its default options, one image at a time, on tensors that are ready in
-memory. From the files: the same, while threads decode the images ahead. Ours: from the image files
-to the table, with decoding and hashing. They take turns; the least of each is compared, in seconds
-of the clock and of all cores. Peak memory is that of a process of its own. ResNet-18 and -50 have
-random weights, which cost the same time.
+memory; torch, in which the model was trained, likewise. From the files: as bare, while threads
+decode the images ahead. Ours: from the image files to the table, with decoding and hashing. They
+take turns; the least of each is compared, in seconds of the clock and of all cores. Peak memory is
+that of a process of its own. ResNet-18 and -50 have random weights, which cost the same time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ from edgecls.workflows.calibrate import (
     float_model,
     image_tensors,
 )
+from edgecls.workflows.graph import load_trained, run_torch
 from edgecls.workflows.sketch import Sketch
 
+BARE = "bare forward passes"
+TORCH = "torch's forward passes"
 CASES = ("lite0", "resnet20", "resnet18", "resnet50")
 
 PEAK = """
@@ -130,6 +133,12 @@ def measure(case: Case, work: Path, rounds: int) -> None:
         for tensor in tensors:
             session.run(None, {name: tensor})
 
+    loaded = load_trained(case.options, Quiet())
+
+    def torch_bare() -> None:
+        for tensor in tensors:
+            run_torch(loaded, tensor)
+
     def from_files() -> None:
         found = Sketch(model.preprocess.channels)
         for _, tensor in image_tensors(images, model.preprocess, model.size, Quiet(), found):
@@ -142,7 +151,7 @@ def measure(case: Case, work: Path, rounds: int) -> None:
         )  # fmt: skip
 
     runs: dict[str, Callable[[], object]] = {
-        "bare forward passes": bare, "forward passes from the files": from_files,
+        BARE: bare, TORCH: torch_bare, "forward passes from the files": from_files,
         **{method: ours(method) for method in METHODS},
     }  # fmt: skip
     found: dict[str, list[Taken]] = {title: [] for title in runs}
@@ -151,13 +160,14 @@ def measure(case: Case, work: Path, rounds: int) -> None:
             found[title].append(take(run))
     least = {title: Taken(min(t.clock for t in all_), min(t.cores for t in all_))
              for title, all_ in found.items()}  # fmt: skip
-    first = least["bare forward passes"]
+    first, torch = least[BARE], least[TORCH]
     rows = [
-        [title, f"{t.clock:.2f} s", f"{t.clock / first.clock:.2f}", f"{t.cores:.2f} s",
-         f"{t.cores / first.cores:.2f}"]
+        [title, f"{t.clock:.2f} s", f"{t.clock / first.clock:.2f}", f"{t.clock / torch.clock:.2f}",
+         f"{t.cores:.2f} s", f"{t.cores / first.cores:.2f}", f"{t.cores / torch.cores:.2f}"]
         for title, t in least.items()
     ]  # fmt: skip
-    print(f"{table((case.title, 'clock', 'ratio', 'all cores', 'ratio'), rows)}\n")
+    header = (case.title, "clock", "/ bare", "/ torch", "all cores", "/ bare", "/ torch")
+    print(f"{table(header, rows)}\n")
     peaks = [peak(case, model, work, repeat) for repeat in (1, 10)]
     print(
         f"Peak memory: {len(images)} images {peaks[0] / 1e6:.0f} MB, {10 * len(images)} images "

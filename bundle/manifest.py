@@ -76,6 +76,7 @@ class CalibrationInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     data_sha256: str
     table_sha256: str
     percentile: float | None = None
+    learned: int = 0
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -180,18 +180,20 @@ class CalibrationTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             )
         method = method_for(self.method, activation_bits)
         kept = method == self.method
+        learned = self.learned if activation_bits == 8 else {}
         return RangeTable(
             ranges={
                 name: record.range if kept else record.extremes
                 for name, record in self.tensors.items()
             }
-            | (self.learned if activation_bits == 8 else {}),
+            | learned,
             model_sha256=self.model_sha256,
             data_sha256=data_hash(self.images),
             method=method,
             images=len(self.images),
             seed=self.seed,
             percentile=self.percentile,
+            learned=len(learned),
         )
 
     def parts_text(self) -> str:

@@ -78,9 +78,10 @@ def _show(manifest: Manifest, sha256: str) -> None:
     facts.add_row("preprocess", _preprocess_line(msgspec.structs.asdict(manifest.preprocess)))
     if manifest.calibration is not None:
         calibration = manifest.calibration
+        trained = f"; {calibration.learned} ranges trained" if calibration.learned else ""
         facts.add_row(
             "calibration",
-            f"{calibration.images} images, {calibration.method}, seed {calibration.seed}",
+            f"{calibration.images} images, {calibration.method}, seed {calibration.seed}{trained}",
         )
     if manifest.tuning is not None:
         tuning = manifest.tuning

@@ -36,6 +36,7 @@ class RangeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         images: How many images were seen.
         seed: What chose them.
         percentile: What the percentile method keeps, in percent; None for the other methods.
+        learned: How many of the ranges training chose instead.
     """
 
     ranges: dict[str, Range]
@@ -45,6 +46,7 @@ class RangeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     images: int
     seed: int
     percentile: float | None = None
+    learned: int = 0
 
     def sha256(self) -> str:
         """Return the hash of the table's canonical JSON."""

@@ -325,6 +325,7 @@ def _calibration_info(table: RangeTable) -> CalibrationInfo:
         data_sha256=table.data_sha256,
         table_sha256=table.sha256(),
         percentile=table.percentile,
+        learned=table.learned,
     )
 
 

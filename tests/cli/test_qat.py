@@ -102,6 +102,10 @@ def test_what_was_trained_is_what_ships(
     simulation = onnx.load(out / "simulation.onnx")
     bundle = Bundle(tmp_path / "bundles/raspberry-pi")
     assert len(scales) == json.loads((out / "train.json").read_text())["quantized"]["points"]
+    assert bundle.manifest.calibration is not None
+    trained = bundle.manifest.calibration.learned
+    assert trained == len(json.loads((out / "table.json").read_text())["learned"]) >= len(scales)
+    assert f"{trained} ranges trained" in edgecls("inspect", bundle.path).out
     assert pair_scales(simulation) == scales
     assert scales <= tflite_scales(bundle.read(bundle.manifest.artefacts[0].path))
 
@@ -276,5 +280,8 @@ def test_other_precisions_say_what_they_are(
 
     assert wide.code == 0, wide.err
     assert "trained for int8, int16x8 has others" in wide.err
+    calibration = Bundle(tmp_path / "wide/raspberry-pi").manifest.calibration
+    assert calibration is not None
+    assert calibration.learned == 0
     assert half.code == 0, half.err
     assert "trained" not in half.err
