@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 # What has learned needs smaller steps than what has not, and codes smaller ones than numbers.
 _GENTLE: Final = 0.1
+_TEMPERATURE: Final = 4.0
 
 
 @click.command()
@@ -66,8 +67,8 @@ _GENTLE: Final = 0.1
     help="The part of the loss that is the float model's answers; 0 learns from the labels alone.",
 )  # fmt: skip
 @click.option(
-    "--temperature", type=float, default=4.0, show_default=True,
-    help="Divides both models' logits, where the float model teaches.",
+    "--temperature", type=float,
+    help="Divides both models' logits, where the float model teaches. Default: 4.",
 )  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard too.")
 @run_options
@@ -95,19 +96,22 @@ def qat_options(options: dict[str, Any]) -> QatOptions:
     """Return the training that the command's options choose.
 
     Raises:
-        UsageError: A number is outside its range.
+        UsageError: A number is outside its range, or --temperature has nothing to divide.
     """
     from ..compress.distillation import Lesson
+    from ..core.errors import UsageError
     from ..workflows.qat_setup import QatOptions
 
     train = train_options(options["model"], options["out"], options)
     settings = gently(train.settings, _GENTLE)
-    lesson = None
+    lesson, temperature = None, options["temperature"]
     if options["teacher_alpha"]:
         lesson = Lesson(
-            temperature=options["temperature"], alpha=options["teacher_alpha"],
-            label_smoothing=settings.label_smoothing,
+            temperature=_TEMPERATURE if temperature is None else temperature,
+            alpha=options["teacher_alpha"], label_smoothing=settings.label_smoothing,
         )  # fmt: skip
+    elif temperature is not None:
+        raise UsageError("--temperature divides a teacher's logits: give --teacher-alpha too")
     return QatOptions(
         train=replace(
             train, settings=settings, tensorboard=options["tensorboard"], resume=options["resume"]

@@ -248,6 +248,7 @@ def test_what_is_refused(edgecls: Command, digits_folder: Path, tmp_path: Path) 
         (["train", out, *onto], 2, "finished graph"),
         (["qat", "lenet5", *onto, "--target", "jetson"], 2, "has learned nothing"),
         (["qat", model, *onto, "--target", "jetson", "--freeze", "conv1"], 2, "--freeze"),
+        (["qat", model, *onto, "--target", "jetson", "--temperature", 2], 2, "--teacher-alpha"),
         (
             ["qat", model, *onto, "--target", "jetson", "--calib", digits_folder / "train",
              "--calib-table", out / "table.json"], 2, "leave one out",
