@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import onnx
@@ -15,15 +15,11 @@ from ..bundle import Draft, check_replaceable, write_bundles
 from ..bundle.manifest import CalibrationInfo, GoldenSample, Manifest, ModelInfo
 from ..calibration.collect import model_hash
 from ..calibration.table import CalibrationTable
-from ..calibration.table_file import read_table
-from ..core.errors import UsageError
 from ..core.files import sha256_bytes, write_atomic
-from ..core.preprocess import Preprocess, resolve_preprocess
 from ..core.progress import Progress
 from ..core.ranges import RangeTable
 from ..core.values import CALIBRATED, Precision, StepCheck
 from ..core.version import VERSION
-from ..data.images import ImageFile, list_images, select_images
 from ..export.preflight import Preflight, preflight
 from ..models import LoadedModel
 from ..runtimes.preprocess import pixels_to_png
@@ -33,18 +29,17 @@ from .calibrate import calibrate
 from .export_options import (
     ExportOptions,
     check_options,
-    check_strict,
     device_of,
-    note_learned,
-    own_precision,
-    require_images,
     require_int8,
 )
-from .graph import checked_graph, labels_of, load_trained, resolve_input, run_onnx
+from .export_setup import ExportReady, prepare_export
+from .graph import run_onnx
 from .phone import phone_form
 from .precision.tune import SchemeTuning, Tuned, TuneOptions, tune
-from .samples import GOLDEN, Samples, real_samples, synthetic_samples
+from .samples import Samples
 from .timing import Stages
+
+Made: TypeAlias = tuple[Target, tuple[Built, ...], tuple[StepCheck, ...]]
 
 FAILING: Final = ".failing"
 TOOLS: Final = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "ai-edge-litert",
@@ -95,129 +90,17 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     for target in targets:
         check_replaceable(options.out / target.name)
         check_replaceable(options.out / f"{target.name}{FAILING}")
-    given_table = read_table(options.calib_table) if options.calib_table else None
-    if given_table is not None:
-        given_table.ranges()  # a part of a table is refused before the model is converted
     stages = Stages(progress)
-    images = _calibration_images(options, progress)
-    given = resolve_preprocess(options.preprocess) if options.preprocess else None
-    with stages.stage("load model"):
-        loaded = load_trained(options, progress)
-        if given_table is None and loaded.table is not None and precision in CALIBRATED:
-            given_table = read_table(loaded.table)
-            note_learned(loaded, targets, precision, progress)
-        preprocess, size = resolve_input(loaded, given)
-        labels = labels_of(loaded, options.labels)
-        samples = real_samples(images, preprocess, size) if images else None
-        if samples is None:
-            if images:
-                progress.note(
-                    f"fewer than {GOLDEN} of the calibration images can be read: the steps are "
-                    "compared on synthetic images, which are the golden samples too"
-                )
-            elif given_table is not None:
-                progress.note(
-                    "without --calib the golden samples are synthetic; give it for real ones"
-                )
-            samples = synthetic_samples(preprocess, size, options.seed)
-    tensors = preprocess.normalize(samples.pixels)
-    graph = checked_graph(loaded, preprocess=preprocess, size=size, tensors=tensors, stages=stages)
-    device = device_of(options, targets)
-    if device is not None and not graph.quantized:
-        preflight(graph.model, *device)  # before the minutes of calibration
-    if labels is not None:
-        labels.check(graph.num_classes)
-    table: RangeTable | None = None
-    calibration: CalibrationTable | None = None
-    if graph.quantized:
-        if options.implicit_int8:
-            raise UsageError(
-                f"{options.source} is quantized: --implicit-int8 is for float models, whose "
-                "quantization TensorRT can choose"
-            )
-        if options.tune is not None:
-            raise UsageError(
-                f"{options.source} is quantized: --tune is for float models, whose layers can be "
-                "left float"
-            )
-        precision = own_precision(options, graph, targets)
-        check_strict(options, precision)
-        if given_table is not None:
-            raise UsageError(
-                f"{options.source} is quantized: --calib-table is for float models; give --calib "
-                "DIR to quantize what it leaves in float"
-            )
-        progress.note(
-            f"{options.source} has Q/DQ of its own: its scales are kept, "
-            + ("the points that it lacks are added" if images else "what it leaves float stays so")
-        )
-    elif given_table is None:
-        require_images(options, targets, precision)
-    if precision in CALIBRATED and (images or given_table is not None):
-        with stages.stage("calibrate"):
-            calibration = given_table or calibrate(
-                graph.model,
-                images,
-                preprocess=preprocess,
-                size=size,
-                method=options.method,
-                seed=options.seed,
-                progress=progress,
-            )
-            calibration.check(
-                model_sha256=model_hash(graph.model), preprocess=preprocess, size=size
-            )
-            table = calibration.ranges(CALIBRATED[precision])
-            if table.method != calibration.method:
-                progress.note(
-                    f"{calibration.method} chooses for 8 bits: 16-bit activations keep all that "
-                    "was seen (minmax)"
-                )
-    tuned: Tuned | None = None
-    if options.tune is not None:
-        assert calibration is not None
-        with stages.stage("tune"):
-            tuned = tune(
-                TuneOptions(
-                    data=options.tune,
-                    images=options.tune_images,
-                    truth=options.tune_truth,
-                    max_drop=options.max_drop,
-                    max_float=options.max_float,
-                    resume=options.tune_resume,
-                    recipe=options.recipe,
-                ),
-                graph,
-                calibration,
-                targets,
-                precision,
-                images=images,
-                labels=labels,
-                seed=options.seed,
-                progress=progress,
-            )
+    ready = prepare_export(options, targets, precision, stages, progress)
+    calibration = _calibrated(ready, stages, progress)
+    tuned = _tuned(ready, calibration, stages, progress)
+    table = calibration.ranges(CALIBRATED[ready.precision]) if calibration is not None else None
+    if tuned is not None:
         table = tuned.source.table
-    builder = ArtefactBuilder(
-        graph=graph,
-        table=table,
-        source=tuned.source if tuned else None,
-        left_float=tuned.left_float if tuned else {},
-        preprocess=preprocess,
-        samples=samples,
-        reference=run_onnx(graph.model, tensors),
-        stages=stages,
-        progress=progress,
-        implicit_int8=options.implicit_int8,
-    )
-    made = [(target, *builder.build(target, precision)) for target in targets]
-    if options.strict_int8:
-        require_int8(made, can_fill=graph.quantized and not images)
-    if options.phone:
-        names = labels.names if labels else None
-        name = _source_name(loaded)
-        made = [_with_phone(*item, preprocess, names, samples, name) for item in made]
+    made, builder = _made(ready, table, tuned, stages, progress)
     if options.keep_graphs is not None:
-        _keep(options.keep_graphs, {"float": graph.model, **builder.graphs})
+        _keep(options.keep_graphs, {"float": ready.graph.model, **builder.graphs})
+    device = device_of(options, targets)
     checked = [
         preflight(onnx.load_from_string(item.data), *device)
         for target, built, _ in made
@@ -225,28 +108,12 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         for item in built
         if item.artefact.format == "onnx"
     ]
-    common = Manifest(
-        target="",
-        precision=precision,
-        model=_model_info(loaded, graph.model),
-        preprocess=preprocess,
-        labels=labels.names if labels else None,
-        synsets=labels.synsets if labels else None,
-        num_classes=graph.num_classes,
-        artefacts=(),
-        steps=graph.steps,
-        golden=(),
-        golden_source=samples.source,
-        tools=_tools(),
-        files={},
-        calibration=_calibration_info(table) if table is not None else None,
-        fingerprint=calibration.fingerprint if calibration is not None else None,
-    )
+    common = _common(ready, table, calibration)
     drafts = [
         Draft(
-            path=options.out / _folder(target, precision, tuned),
-            manifest=_for_target(common, target, built, steps, samples, tuned),
-            files=_files(built, samples),
+            path=options.out / _folder(target, ready.precision, tuned),
+            manifest=_for_target(common, target, built, steps, ready.samples, tuned),
+            files=_files(built, ready.samples),
         )
         for target, built, steps in made
     ]
@@ -263,40 +130,122 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     )
 
 
+def _calibrated(ready: ExportReady, stages: Stages, progress: Progress) -> CalibrationTable | None:
+    """Return the ranges of a graph's tensors; None where the precision needs none.
+
+    Raises:
+        CalibrationError: Those that were given are of something else.
+        DataError: The images cannot be used.
+    """
+    options, precision = ready.options, ready.precision
+    if precision not in CALIBRATED or not (ready.images or ready.table is not None):
+        return None
+    with stages.stage("calibrate"):
+        found = ready.table or calibrate(
+            ready.graph.model, ready.images, preprocess=ready.preprocess, size=ready.size,
+            method=options.method, seed=options.seed, progress=progress,
+        )  # fmt: skip
+        found.check(
+            model_sha256=model_hash(ready.graph.model), preprocess=ready.preprocess,
+            size=ready.size,
+        )  # fmt: skip
+        if found.ranges(CALIBRATED[precision]).method != found.method:
+            progress.note(
+                f"{found.method} chooses for 8 bits: 16-bit activations keep all that was seen "
+                "(minmax)"
+            )
+    return found
+
+
+def _tuned(
+    ready: ExportReady, calibration: CalibrationTable | None, stages: Stages, progress: Progress
+) -> Tuned | None:
+    """Return what the tuning images decided; None where there are none."""
+    options = ready.options
+    if options.tune is None:
+        return None
+    assert calibration is not None
+    with stages.stage("tune"):
+        return tune(
+            TuneOptions(
+                data=options.tune, images=options.tune_images, truth=options.tune_truth,
+                max_drop=options.max_drop, max_float=options.max_float,
+                resume=options.tune_resume, recipe=options.recipe,
+            ),
+            ready.graph, calibration, ready.targets, ready.precision, images=ready.images,
+            labels=ready.labels, seed=options.seed, progress=progress,
+        )  # fmt: skip
+
+
+def _made(
+    ready: ExportReady, table: RangeTable | None, tuned: Tuned | None, stages: Stages,
+    progress: Progress,
+) -> tuple[list[Made], ArtefactBuilder]:  # fmt: skip
+    """Return every target's files, and what made them."""
+    options = ready.options
+    tensors = ready.preprocess.normalize(ready.samples.pixels)
+    builder = ArtefactBuilder(
+        graph=ready.graph,
+        table=table,
+        source=tuned.source if tuned else None,
+        left_float=tuned.left_float if tuned else {},
+        preprocess=ready.preprocess,
+        samples=ready.samples,
+        reference=run_onnx(ready.graph.model, tensors),
+        stages=stages,
+        progress=progress,
+        implicit_int8=options.implicit_int8,
+    )
+    made: list[Made] = [
+        (target, *builder.build(target, ready.precision)) for target in ready.targets
+    ]
+    if options.strict_int8:
+        require_int8(made, can_fill=ready.graph.quantized and not ready.images)
+    if options.phone:
+        made = [_with_phone(item, ready) for item in made]
+    return made, builder
+
+
+def _common(
+    ready: ExportReady, table: RangeTable | None, calibration: CalibrationTable | None
+) -> Manifest:
+    """Return what all targets' manifests say."""
+    labels = ready.labels
+    return Manifest(
+        target="",
+        precision=ready.precision,
+        model=_model_info(ready.loaded, ready.graph.model),
+        preprocess=ready.preprocess,
+        labels=labels.names if labels else None,
+        synsets=labels.synsets if labels else None,
+        num_classes=ready.graph.num_classes,
+        artefacts=(),
+        steps=ready.graph.steps,
+        golden=(),
+        golden_source=ready.samples.source,
+        tools=_tools(),
+        files={},
+        calibration=_calibration_info(table) if table is not None else None,
+        fingerprint=calibration.fingerprint if calibration is not None else None,
+    )
+
+
 def _folder(target: Target, precision: Precision, tuned: Tuned | None) -> str:
     """Return a bundle's folder: what missed its goal never stands under the good name."""
     kept = tuned is None or tuned.schemes[target.scheme_for(precision)].reached
     return target.name if kept else f"{target.name}{FAILING}"
 
 
-def _calibration_images(options: ExportOptions, progress: Progress) -> tuple[ImageFile, ...]:
-    if options.calib is None:
-        return ()
-    found = list_images(options.calib)
-    if len(found) < options.calib_images:
-        progress.note(
-            f"{options.calib} has {len(found)} images, not {options.calib_images}: all are used"
-        )
-    return select_images(found, options.calib_images, options.seed)
-
-
-def _with_phone(
-    target: Target,
-    built: tuple[Built, ...],
-    steps: tuple[StepCheck, ...],
-    preprocess: Preprocess,
-    labels: tuple[str, ...] | None,
-    samples: Samples,
-    name: str,
-) -> tuple[Target, tuple[Built, ...], tuple[StepCheck, ...]]:
+def _with_phone(item: Made, ready: ExportReady) -> Made:
+    target, built, steps = item
     if target.ships != "tflite":
-        return target, built, steps
+        return item
     made, check = phone_form(
         built[0],
-        preprocess=preprocess,
-        labels=labels,
-        name=name,
-        pixels=samples.pixels,
+        preprocess=ready.preprocess,
+        labels=ready.labels.names if ready.labels else None,
+        name=_source_name(ready.loaded),
+        pixels=ready.samples.pixels,
         limit=target.tolerances[built[0].artefact.precision].logits,
     )
     return target, (*built, made), (*steps, check)

@@ -201,7 +201,19 @@ def check_precision(targets: tuple[Target, ...], precision: Precision) -> None:
 def own_precision(
     options: ExportOptions, graph: CheckedGraph, targets: tuple[Target, ...]
 ) -> Precision:
-    """Return the precision that a graph came with; raise UsageError where it is not wanted."""
+    """Return the precision that a quantized graph came with.
+
+    Raises:
+        UsageError: Another one is wanted, or what is for float models alone.
+    """
+    for given, option, reason in (
+        (options.implicit_int8, "--implicit-int8", "whose quantization TensorRT can choose"),
+        (options.tune is not None, "--tune", "whose layers can be left float"),
+    ):
+        if given:
+            raise UsageError(
+                f"{options.source} is quantized: {option} is for float models, {reason}"
+            )
     precision = _PRECISIONS[activation_bits(graph.model)]
     if precision not in CALIBRATED and options.calib is not None:
         precision = "int8"
@@ -211,6 +223,12 @@ def own_precision(
             f"{options.source} is quantized: it can only be exported as {precision}{hint}"
         )
     check_precision(targets, precision)
+    check_strict(options, precision)
+    if options.calib_table is not None:
+        raise UsageError(
+            f"{options.source} is quantized: --calib-table is for float models; give --calib DIR "
+            "to quantize what it leaves in float"
+        )
     return precision
 
 
