@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias, get_args
+from typing import Final, Literal, Protocol, get_args
 
 import torch
 from torch import nn
@@ -31,20 +31,18 @@ CHANNELS: Final = ("structured", "soft")
 # Of the norms of silent filters: far below what other channels answer.
 _SHIFT: Final = 1e-3
 
-Hook: TypeAlias = "Callable[[nn.Module], None]"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """What a training must do so that what was pruned stays so.
 
     Attributes:
-        after_step: Called after each step.
+        after_step: Called after each step, also with the epoch, from 0.
         after_epoch: Called after each epoch, before it is judged.
     """
 
-    after_step: Hook | None = None
-    after_epoch: Hook | None = None
+    after_step: Callable[[nn.Module, int], None] | None = None
+    after_epoch: Callable[[nn.Module], None] | None = None
 
 
 class Method(Protocol):
@@ -96,7 +94,7 @@ class Structured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soft:
-    """Silences the weakest filters after every epoch; those that grow again are kept instead.
+    """Silences the weakest filters after every epoch; what grows again first is kept instead.
 
     The filters that are silent in the end are taken out.
 
@@ -104,11 +102,18 @@ class Soft:
     its batch norm stays, which divides by the filter's deviation, 0: one step makes it as loud as
     any other. Here the norm's scale becomes zero, through which it returns little by little;
     filters without a norm are as in the paper. The shift becomes nearly 0: not 0, where a ReLU
-    lets no gradient through and nothing returns.
+    lets no gradient through and nothing returns. And there all epochs are alike, 200 of them; here
+    nothing returns in the second half, in which the filters that stay learn to do without.
+
+    Attributes:
+        size: (C, H, W) of the input.
+        end: Widths after the training.
+        epochs: Of the training, at least 2.
     """
 
     size: tuple[int, int, int]
     end: Mapping[str, int]
+    epochs: int
 
     def cut(self, module: nn.Module, part: float, batches: Callable[[], Batches]) -> None:
         """See ``Method``."""
@@ -118,7 +123,13 @@ class Soft:
     def hooks(self, module: nn.Module) -> Hooks:
         """See ``Method``."""
         groups = _groups(module, self.size, self.end)
+
+        def hold(learned: nn.Module, epoch: int) -> None:
+            if epoch >= self.epochs // 2:
+                self._silence(learned, groups)
+
         return Hooks(
+            after_step=hold,
             after_epoch=lambda learned: self._silence(learned, groups),
         )
 

@@ -71,12 +71,13 @@ def apply_masks(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
         module.get_parameter(name).mul_(mask)
 
 
-def keep_zeros(module: nn.Module) -> Callable[[nn.Module], None]:
+def keep_zeros(module: nn.Module) -> Callable[[nn.Module, int], None]:
     """Return what sets to zero again, after a step, the weights that are zero now."""
     masks = {name: value.detach().ne(0) for name, value in weights_of(module).items()}
 
     @torch.no_grad()
-    def again(learned: nn.Module) -> None:
+    def again(learned: nn.Module, epoch: int) -> None:
+        del epoch
         for name, mask in masks.items():
             value = learned.get_parameter(name)
             if mask.device != value.device:

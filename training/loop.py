@@ -59,7 +59,8 @@ class Fit:
         progress: Shows each epoch's steps.
         objective: From logits (N, classes), classes as ``train`` gives them, and what else a batch
             has, to the loss; None is the cross-entropy with the settings' label smoothing.
-        after_step: Called with the module after each step, such as to keep zeros.
+        after_step: Called with the module and the epoch, from 0, after each step, such as to keep
+            zeros.
         after_epoch: Called with it after each epoch, before it is judged and kept.
     """
 
@@ -73,7 +74,7 @@ class Fit:
     on_epoch: Callable[[tuple[Epoch, ...]], None] | None = None
     progress: Progress = field(default_factory=Quiet)
     objective: Callable[..., torch.Tensor] | None = None
-    after_step: Callable[[torch.nn.Module], None] | None = None
+    after_step: Callable[[torch.nn.Module, int], None] | None = None
     after_epoch: Callable[[torch.nn.Module], None] | None = None
 
     def __call__(self, module: torch.nn.Module, *, resume: bool = False) -> tuple[Epoch, ...]:
@@ -235,7 +236,7 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if fit.after_step is not None:
-            fit.after_step(self.module)
+            fit.after_step(self.module, epoch)
         if self.average is not None:
             self.average.update(self.module, epoch * fit.steps_per_epoch + self.step)
         return found

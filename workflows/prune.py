@@ -210,7 +210,7 @@ class _Run:
             ready.progress.note(
                 f"--until {ready.options.until} cannot be reached: the most that can go goes"
             )
-        method = planner.method(decided)
+        method = planner.method(decided, ready.options.epochs)
         module = ready.module
         record = ready.base.record
         for step in range(1, steps + 1):

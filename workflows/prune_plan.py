@@ -142,8 +142,8 @@ class Planner:
         """
         return self._weights() if self.found is None else self._channels(self.found)
 
-    def method(self, decided: Decided) -> Method:
-        """Return the method with the amount."""
+    def method(self, decided: Decided, epochs: int) -> Method:
+        """Return the method with the amount, for so many epochs after each step."""
         name, importance = self.chosen.method, self.chosen.importance
         if name == "structured":
             return Structured(
@@ -151,7 +151,7 @@ class Planner:
                 multiple=self.chosen.round_to, importance=importance,
             )  # fmt: skip
         if name == "soft":
-            return Soft(size=self.size, end=decided.end)
+            return Soft(size=self.size, end=decided.end, epochs=epochs)
         return Sparse(pattern=name, count=decided.zeros, importance=importance)
 
     def _weights(self) -> Decided:

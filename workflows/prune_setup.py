@@ -117,10 +117,10 @@ def check_prune(options: PruneOptions) -> Chosen:
         allotment=options.allotment,
     )
     chosen.check()
-    if options.method == "soft" and (options.epochs < 1 or options.train.settings.ema is not None):
+    if options.method == "soft" and (options.epochs < 2 or options.train.settings.ema is not None):
         raise UsageError(
-            "--method soft prunes as the weights themselves learn; give --epochs 1 or more, and "
-            "leave --ema out"
+            "--method soft prunes as the weights themselves learn; give --epochs 2 or more, in the "
+            "first half of which filters grow again, and leave --ema out"
         )
     check_precision((get_target(options.target),), options.precision)
     return chosen

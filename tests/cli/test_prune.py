@@ -157,7 +157,7 @@ def test_soft_filters_end_narrow(edgecls: Command, digits_folder: Path, tmp_path
 
     assert done.code == 0, done.err
     assert int(steps(out)[-1]["parameters"]) <= 0.5 * 61_706
-    assert float(steps(out)[-1]["top1"]) > 40
+    assert float(steps(out)[-1]["top1"]) > 80
 
 
 def test_dry_run_says_what_and_writes_nothing(
@@ -247,7 +247,7 @@ def test_latency_is_judged_by_what_is_measured(
         ({"method": "2:4", "until": "latency=0.5x"}, 2, "sparse kernels"),
         ({"method": "soft", "importance": "taylor"}, 2, "by their norm"),
         ({"method": "soft", "steps": 2}, 2, "in one step"),
-        ({"method": "soft", "epochs": 0}, 2, "--epochs 1 or more"),
+        ({"method": "soft", "epochs": 1}, 2, "--epochs 2 or more"),
         ({"until": "params=0.99999x", "round-to": 128}, 2, "lower --round-to"),
         ({"until": "params=90k"}, 2, "reached already"),
         ({"until": "latency=3ms"}, 2, "not the device's"),

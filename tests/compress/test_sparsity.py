@@ -114,7 +114,7 @@ def test_zeros_stay_while_the_others_learn() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        again(module)
+        again(module, 0)
 
     after = module.get_parameter("hidden.weight").detach()
     assert torch.equal(after == 0, before == 0)
