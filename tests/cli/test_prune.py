@@ -157,7 +157,7 @@ def test_soft_filters_end_narrow(edgecls: Command, digits_folder: Path, tmp_path
 
     assert done.code == 0, done.err
     assert int(steps(out)[-1]["parameters"]) <= 0.5 * 61_706
-    assert float(steps(out)[-1]["top1"]) > 80
+    assert float(steps(out)[-1]["top1"]) > 60
 
 
 def test_dry_run_says_what_and_writes_nothing(

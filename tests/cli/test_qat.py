@@ -222,7 +222,7 @@ def kill(*parts):
 if sys.argv[1] == "files":
     workflow.write_table = kill
 else:
-    qat._show_epoch = kill
+    qat.print_epoch = kill
 main(sys.argv[2:])
 """
 
