@@ -140,7 +140,6 @@ def print_plan(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Print the images that the budgets need."""
-    import msgspec
     from rich.table import Table
 
     from ..drift.planning import POWER
@@ -151,7 +150,7 @@ def print_plan(
         found = {
             "discordance": discordance, "true_drop": true_drop, "power": 100 * POWER,
             "confidence": budgets.confidence, "looks": budgets.looks,
-            "checks": msgspec.to_builtins(rows),
+            "checks": rows,
         }  # fmt: skip
         print_json(found)
         return

@@ -1,4 +1,4 @@
-"""What `train`, `distill`, `prune` and `qat` print alike."""
+"""What `distill` and `qat` print alike."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +61,7 @@ def command(
     )
     result = tune(chosen, TerminalProgress(quiet=as_json), None if as_json else _show)
     if as_json:
-        _print_json(result)
+        print_json(dataclasses.asdict(result) | {"config": str(result.config)})
     else:
         _print(result)
 
@@ -85,10 +86,3 @@ def _print(result: TuneResult) -> None:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in result.importance.items())
         click.echo(f"what mattered: {shares}")
     click.echo(f"Try: edgecls train -c {result.config}")
-
-
-def _print_json(result: TuneResult) -> None:
-    import dataclasses
-
-    document = dataclasses.asdict(result) | {"config": str(result.config)}
-    print_json(document)

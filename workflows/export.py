@@ -29,7 +29,6 @@ from .calibrate import calibrate
 from .export_options import (
     ExportOptions,
     check_options,
-    device_of,
     require_int8,
 )
 from .export_setup import ExportReady, prepare_export
@@ -92,19 +91,17 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
         check_replaceable(options.out / f"{target.name}{FAILING}")
     stages = Stages(progress)
     ready = prepare_export(options, targets, precision, stages, progress)
-    calibration = _calibrated(ready, stages, progress)
+    calibration, table = _calibrated(ready, stages, progress)
     tuned = _tuned(ready, calibration, stages, progress)
-    table = calibration.ranges(CALIBRATED[ready.precision]) if calibration is not None else None
     if tuned is not None:
         table = tuned.source.table
     made, builder = _made(ready, table, tuned, stages, progress)
     if options.keep_graphs is not None:
         _keep(options.keep_graphs, {"float": ready.graph.model, **builder.graphs})
-    device = device_of(options, targets)
     checked = [
-        preflight(onnx.load_from_string(item.data), *device)
+        preflight(onnx.load_from_string(item.data), *ready.device)
         for target, built, _ in made
-        if target.jetpack and device is not None
+        if target.jetpack and ready.device is not None
         for item in built
         if item.artefact.format == "onnx"
     ]
@@ -130,8 +127,10 @@ def export(options: ExportOptions, progress: Progress) -> ExportResult:
     )
 
 
-def _calibrated(ready: ExportReady, stages: Stages, progress: Progress) -> CalibrationTable | None:
-    """Return the ranges of a graph's tensors; None where the precision needs none.
+def _calibrated(
+    ready: ExportReady, stages: Stages, progress: Progress
+) -> tuple[CalibrationTable, RangeTable] | tuple[None, None]:
+    """Return what was seen, and the ranges of it; None where the precision needs none.
 
     Raises:
         CalibrationError: Those that were given are of something else.
@@ -139,7 +138,7 @@ def _calibrated(ready: ExportReady, stages: Stages, progress: Progress) -> Calib
     """
     options, precision = ready.options, ready.precision
     if precision not in CALIBRATED or not (ready.images or ready.table is not None):
-        return None
+        return None, None
     with stages.stage("calibrate"):
         found = ready.table or calibrate(
             ready.graph.model, ready.images, preprocess=ready.preprocess, size=ready.size,
@@ -149,12 +148,13 @@ def _calibrated(ready: ExportReady, stages: Stages, progress: Progress) -> Calib
             model_sha256=model_hash(ready.graph.model), preprocess=ready.preprocess,
             size=ready.size,
         )  # fmt: skip
-        if found.ranges(CALIBRATED[precision]).method != found.method:
+        table = found.ranges(CALIBRATED[precision])
+        if table.method != found.method:
             progress.note(
                 f"{found.method} chooses for 8 bits: 16-bit activations keep all that was seen "
                 "(minmax)"
             )
-    return found
+    return found, table
 
 
 def _tuned(

@@ -15,6 +15,7 @@ from ..data.labels import Labels
 from ..export.preflight import preflight
 from ..models import LoadedModel
 from ..targets import Target
+from ..targets.jetpack import JetPack, Module
 from .export_options import (
     ExportOptions,
     device_of,
@@ -43,6 +44,7 @@ class ExportReady:
         samples: On which the steps are compared.
         graph: As it is quantized: simplified, and compared with the model.
         table: Ranges that were given, or that the model brought.
+        device: The JetPack and module that graphs are checked for; None where none was named.
     """
 
     options: ExportOptions
@@ -56,6 +58,7 @@ class ExportReady:
     samples: Samples
     graph: CheckedGraph
     table: CalibrationTable | None
+    device: tuple[JetPack, Module | None] | None
 
 
 def prepare_export(
@@ -100,7 +103,7 @@ def prepare_export(
     return ExportReady(
         options=options, targets=targets, precision=precision, loaded=loaded,
         preprocess=preprocess, size=size, labels=labels, images=images, samples=samples,
-        graph=graph, table=table,
+        graph=graph, table=table, device=device,
     )  # fmt: skip
 
 
